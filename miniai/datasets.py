@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'STATS', 'embedded_path', 'show_image', 'subplots', 'get_grid', 'show_images', 'inplace', 'collate_dict',
-           'DataLoaders', 'find_splits', 'check_bs', 'fit_size', 'to_pixels', 'decode_images', 'check_memory',
-           'TensorLoader', 'stratified', 'hub_reachable', 'load_dd', 'find_columns', 'read_labels', 'choose_splits',
-           'pixel_stats', 'get_dls']
+           'DataLoaders', 'find_splits', 'check_count', 'check_bs', 'fit_size', 'to_pixels', 'decode_images',
+           'check_memory', 'TensorLoader', 'stratified', 'hub_reachable', 'load_dd', 'find_columns', 'read_labels',
+           'choose_splits', 'pixel_stats', 'get_dls']
 
 # %% ../nbs/01_datasets.ipynb #2b542de5
 import os
@@ -137,17 +137,21 @@ class DataLoaders:
                  for k in ('train','valid','test') if (o := getattr(self, k)) is not None]
         return f'{type(self).__name__}: ' + ', '.join(sizes) + (f', {len(self.classes)} classes' if self.classes else '')
 
-# %% ../nbs/01_datasets.ipynb #fe1e66f0
+# %% ../nbs/01_datasets.ipynb #0c5fc74e
 def find_splits(dd):
     "The names of the training, validation and test split in `dd`; what is only called test serves as validation"
     valid = next((o for o in ('validation','valid','val','dev') if o in dd), None)
     test = 'test' if 'test' in dd else None
     return ('train', valid, test) if valid else ('train', test, None)
 
+def check_count(name, n):
+    "Raise unless `n` is a whole number of at least 1"
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<1:
+        raise ValueError(f'{name} must be a whole number of at least 1; got {n!r}')
+
 def check_bs(bs):
     "Raise unless `bs` can be a batch size"
-    if isinstance(bs, bool) or not isinstance(bs, (int, np.integer)) or bs<1:
-        raise ValueError(f'The batch size must be a whole number of at least 1; got {bs!r}')
+    check_count('The batch size', bs)
 
 # %% ../nbs/01_datasets.ipynb #484900bd
 def _open(o):
@@ -172,15 +176,22 @@ def to_pixels(im, # PIL image of any mode
     elif im.mode not in ('L','RGB'): im = im.convert('L' if im.mode in ('1','LA','La') else 'RGB')
     return np.asarray(im if size is None else fit_size(im, size))
 
-# %% ../nbs/01_datasets.ipynb #d45c9a07
+# %% ../nbs/01_datasets.ipynb #a6e1166f
+def _unpack(o, size, i, split):
+    "The pixels of picture `o`, in row `i` of `split`"
+    try: return to_pixels(_open(o), size)
+    except (OSError, SyntaxError) as e:
+        raise ValueError(f"The picture in row {i} of {split} ({o.get('path') or 'no file name'}) is damaged, or no picture: {e}") from e
+
 def decode_images(ds, # A `datasets.Dataset`
                   col:str='image', # The column that holds the pictures
-                  size=None # As in `fit_size`
+                  size=None, # As in `fit_size`
+                  split:str='the data set' # What to call it if a picture is broken
                  ): # uint8 tensor `(n, c, h, w)`, `c` is 1 or 3
     "All pictures of `ds`, unpacked into one tensor"
     ds = ds.cast_column(col, hfds.Image(decode=False))
-    check_memory(ds, col, size)
-    ims = [to_pixels(_open(o), size) for o in tqdm(ds[col], desc='unpacking images', delay=5, leave=False, disable=None)]
+    check_memory(ds, col, size, split)
+    ims = [_unpack(o, size, i, split) for i,o in enumerate(tqdm(ds[col], desc='unpacking images', delay=5, leave=False, disable=None))]
     if any(o.ndim==3 for o in ims): ims = [o if o.ndim==3 else np.stack([o]*3, -1) for o in ims]
     odd = next((o for o in ims if o.shape!=ims[0].shape), None)
     if odd is not None:
@@ -189,10 +200,10 @@ def decode_images(ds, # A `datasets.Dataset`
     x = torch.from_numpy(np.stack(ims))
     return x[:,None] if x.ndim==3 else x.permute(0,3,1,2).contiguous()
 
-def check_memory(ds, col, size):
+def check_memory(ds, col, size, split):
     "Raise if the unpacked pictures would take more than half of this computer's memory"
     if not len(ds) or not hasattr(os, 'sysconf'): return
-    need = 2*len(ds)*to_pixels(_open(ds[0][col]), size).nbytes     # once as a list, once as a tensor
+    need = 2*len(ds)*_unpack(ds[0][col], size, 0, split).nbytes     # once as a list, once as a tensor
     have = os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')
     if need > have/2:
         raise MemoryError(f'Unpacking {len(ds):,} images takes {need/1e9:.0f} GB and this computer has {have/1e9:.0f}; '
@@ -278,7 +289,7 @@ def _quiet():
     finally:
         if not old: hfds.enable_progress_bars()
 
-# %% ../nbs/01_datasets.ipynb #3cdce785
+# %% ../nbs/01_datasets.ipynb #4959eea4
 def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local folder; the default is embedded
            ): # a `DatasetDict`
     "Load a data set, or say in a sentence why not"
@@ -298,6 +309,12 @@ def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local fo
         raise ValueError(f'The Hugging Face hub has no data set {name!r} that can be loaded without a script: {e}') from e
     return _as_dd(dd, name)
 
+def _as_dd(dd, name):
+    "`dd`, which must have a training split"
+    if 'train' not in dd: raise ValueError(f"{name} has no 'train' split, only: {', '.join(dd)}")
+    return dd
+
+# %% ../nbs/01_datasets.ipynb #97030052
 def _load_folder(path):
     "The data set in the folder `path`"
     try:
@@ -317,11 +334,6 @@ def _is_parquet(path):
             for _ in f.iter_batches(): pass
     except Exception: return False
     return True
-
-def _as_dd(dd, name):
-    "`dd`, which must have a training split"
-    if 'train' not in dd: raise ValueError(f"{name} has no 'train' split, only: {', '.join(dd)}")
-    return dd
 
 # %% ../nbs/01_datasets.ipynb #8c519a0f
 def find_columns(ds, # A `datasets.Dataset`
@@ -357,7 +369,7 @@ def read_labels(ds, # A `datasets.Dataset`
         raise ValueError(f'Row {bad} of column {col!r} has the label {ds[bad][col]!r}, which is none of the {len(names)} classes')
     return y,[str(o) for o in names]
 
-# %% ../nbs/01_datasets.ipynb #f7457162
+# %% ../nbs/01_datasets.ipynb #9e72220d
 def choose_splits(dd, # A `DatasetDict`
                   label:str, # Its label column
                   valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches a given split
@@ -380,8 +392,8 @@ def _choose(ds, label, n):
 
 def _hold_out(ds, label, valid):
     "`ds` cut into train and valid"
-    n = int(valid*len(ds)) if 0<valid<1 else valid
-    if not isinstance(n, int) or not 0<n<len(ds):
+    n = max(1, int(valid*len(ds))) if isinstance(valid, float) and 0<valid<1 else valid
+    if isinstance(n, bool) or not isinstance(n, int) or not 0<n<len(ds):
         raise ValueError(f'valid={valid!r}: give a number of images from 1 to {len(ds)-1:,}, or a share between 0 and 1')
     return dict(zip(('valid','train'), _choose(ds, label, n)))
 
@@ -402,7 +414,7 @@ def pixel_stats(x # uint8 tensor `(n, c, h, w)`
     m = (p*v).sum(1)
     return m.tolist(),(p*(v-m[:,None])**2).sum(1).sqrt().clamp(min=1/255).tolist()
 
-# %% ../nbs/01_datasets.ipynb #3d930964
+# %% ../nbs/01_datasets.ipynb #4d562ad4
 def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, or a folder
             bs:int=1024, # Images in a batch
             valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches a given split
@@ -413,12 +425,12 @@ def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, o
            ): # `DataLoaders` of `TensorLoader`s
     "An image-classification data set in memory, normalised, the training part shuffled"
     check_bs(bs)
-    if limit is not None and (not isinstance(limit, int) or limit<1): raise ValueError(f'limit={limit!r}: give a whole number of at least 1')
+    if limit is not None: check_count('limit', limit)
     dd = load_dd(name)
     image,label = find_columns(dd['train'], image, label)
     classes = read_labels(dd['train'], label)[1]
     parts = {k: o for k,o in choose_splits(dd, label, valid, limit).items() if o is not None}
-    xs = {k: decode_images(o, image, size) for k,o in parts.items()}
+    xs = {k: decode_images(o, image, size, f'the {k} split') for k,o in parts.items()}
     mean,std = STATS if str(name) in ALIASES else pixel_stats(xs['train'])
     dls = {k: TensorLoader(_match(xs[k], xs['train'], k), read_labels(o, label, classes)[0], bs, shuffle=k=='train', mean=mean, std=std)
            for k,o in parts.items()}
