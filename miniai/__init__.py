@@ -6,7 +6,7 @@ from importlib import import_module as _import_module
 _names = {
     'xtras': ['map_tensors', 'plot_style', 'same_random_state', 'set_seed', 'to_cpu', 'clean_mem', 'versions'],
     'datasets': ['DataLoaders', 'TensorLoader', 'get_dls', 'load_dd', 'show_image', 'show_images'],
-    'conv': ['conv', 'def_device', 'to_device'],
+    'conv': ['def_device', 'to_device'],     # `miniai.conv` is the module; the function is `miniai.conv.conv`
     'learner': ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'DeviceCB', 'History', 'Learner',
                 'MetricsCB', 'MomentumLearner', 'ProgressCB', 'SingleBatchCB', 'TerminateOnNaN', 'TrainCB', 'TrainLearner', 'with_cbs'],
     'activations': ['ActivationStats', 'Hook', 'Hooks', 'HooksCallback'],

@@ -414,7 +414,7 @@ def pixel_stats(x # uint8 tensor `(n, c, h, w)`
     m = (p*v).sum(1)
     return m.tolist(),(p*(v-m[:,None])**2).sum(1).sqrt().clamp(min=1/255).tolist()
 
-# %% ../nbs/01_datasets.ipynb #4d562ad4
+# %% ../nbs/01_datasets.ipynb #055ad937
 def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, or a folder
             bs:int=1024, # Images in a batch
             valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches a given split
@@ -425,7 +425,8 @@ def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, o
            ): # `DataLoaders` of `TensorLoader`s
     "An image-classification data set in memory, normalised, the training part shuffled"
     check_bs(bs)
-    if limit is not None: check_count('limit', limit)
+    for k,v in (('limit', limit), *(('size', o) for o in (size if isinstance(size, (tuple, list)) else [size]))):
+        if v is not None: check_count(k, v)
     dd = load_dd(name)
     image,label = find_columns(dd['train'], image, label)
     classes = read_labels(dd['train'], label)[1]

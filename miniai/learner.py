@@ -8,7 +8,7 @@ __all__ = ['Callback', 'find_methods', 'CancelBatchException', 'CancelEpochExcep
            'is_class_loss', 'check_classes', 'TrainLearner', 'MomentumLearner', 'SingleBatchCB', 'TerminateOnNaN',
            'ProgressCB', 'LossCurve', 'LRFinderCB', 'unchanged', 'to_cpu']
 
-# %% ../nbs/03_learner.ipynb #efabbe6b
+# %% ../nbs/03_learner.ipynb #8df436cd
 import csv, math, sys, time
 from contextlib import contextmanager
 from copy import copy
@@ -26,7 +26,7 @@ from torch import nn, optim
 from tqdm import tqdm
 
 from .conv import check_device, def_device, to_device
-from .xtras import in_notebook, map_tensors, same_random_state, to_cpu
+from .xtras import in_notebook, map_tensors, replacing, same_random_state, to_cpu
 
 # %% ../nbs/03_learner.ipynb #be119731
 _all_ = ['to_cpu']
@@ -138,11 +138,11 @@ def _repr_markdown_(self:History):
     lines += [[_cell(k, row.get(k)) for k in self.columns] for row in self.rows]
     return '\n'.join('|' + '|'.join(o) + '|' for o in lines)
 
-# %% ../nbs/03_learner.ipynb #f94a6469
+# %% ../nbs/03_learner.ipynb #fbc76165
 @patch
 def to_csv(self:History, path):
-    "Write all rows to the file `path`, in full precision, as comma-separated values"
-    with open(path, 'w', newline='') as f:
+    "Write all rows to the file `path`, in full precision, as comma-separated values; an older file is replaced at once"
+    with replacing(path) as tmp, open(tmp, 'w', newline='') as f:
         w = csv.DictWriter(f, self.columns)
         w.writeheader()
         w.writerows(self.rows)

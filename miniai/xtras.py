@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'STYLE', 'set_seed', 'same_random_state', 'map_tensors', 'to_cpu', 'clean_tb', 'clean_ipython_hist',
-           'clean_mem', 'in_notebook', 'echoes', 'versions', 'plot_style']
+           'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'plot_style']
 
-# %% ../nbs/00_xtras.ipynb #64794e37
+# %% ../nbs/00_xtras.ipynb #01cb2311
 import gc, os, platform, random, sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import copy
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -99,16 +100,27 @@ def echoes():
     "Does whoever called us show the value of an expression by itself, as every interactive Python does?"
     return hasattr(sys, 'ps1')
 
-# %% ../nbs/00_xtras.ipynb #711d4995
+# %% ../nbs/00_xtras.ipynb #91c25864
 def versions():
     "The machine and the versions that a result depends on, as a dict of strings and numbers"
     res = {'python': platform.python_version(), 'system': f'{platform.system()} {platform.machine()}'}
-    for o in ('miniai-nb', 'torch', 'torchvision', 'datasets', 'fastcore', 'numpy'):
+    for o in ('miniai-nb', 'torchvision', 'datasets', 'fastcore', 'numpy'):
         try: res[o] = version(o)
         except PackageNotFoundError: res[o] = 'not installed'
-    res['threads'] = torch.get_num_threads()
+    res.update(torch=torch.__version__, threads=torch.get_num_threads())
     if torch.cuda.is_available(): res['gpu'] = torch.cuda.get_device_name()
     return res
+
+# %% ../nbs/00_xtras.ipynb #e4098b43
+@contextmanager
+def replacing(path):
+    "A temporary path to write to; renamed to `path` if all went well, removed if not"
+    path = Path(path)
+    tmp = path.with_name(f'.{path.stem}-{os.getpid()}{path.suffix}')
+    try:
+        yield tmp
+        os.replace(tmp, path)
+    finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_xtras.ipynb #2c8694b2
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')

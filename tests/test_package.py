@@ -1,0 +1,153 @@
+"What is imported, what is exported, what is said about where things are; and the wheel in a clean environment"
+import ast, configparser, re, shutil, subprocess, sys, venv
+from pathlib import Path
+
+import nbformat, pytest
+from conftest import ROOT, python
+
+import miniai
+
+ORDER = [re.sub(r'^\d+_', '', p.stem) for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))]
+MODULES = [o for o in ORDER if (ROOT/'miniai'/f'{o}.py').exists()]
+
+def settings():
+    cfg = configparser.ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini')
+    return cfg['DEFAULT']
+
+def tree(module): return ast.parse((ROOT/'miniai'/f'{module}.py').read_text())
+
+def test_import_miniai_loads_nothing_heavy():
+    res = python("import sys, miniai; print([o for o in ('torch','torchvision','datasets','matplotlib','torcheval','nbdev','numpy','fastcore') if o in sys.modules])")
+    assert res.stdout.strip()=='[]', res.stdout + res.stderr
+
+def test_lazy_names_are_the_modules_own():
+    for module,names in miniai._names.items():
+        m = getattr(miniai, module)
+        for nm in names: assert getattr(miniai, nm) is getattr(m, nm) and nm in dir(miniai) and nm not in MODULES
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"): miniai.nonsense
+    assert set(miniai._names)==set(MODULES)
+
+def test_all_gives_everything_patches_included():
+    res = python('''
+from miniai.all import *
+import importlib, sys
+for nm in sys.argv[1:]:
+    m = importlib.import_module('miniai.'+nm)
+    for o in m.__all__:
+        if not o.startswith('_') and '.' not in o: assert o in globals(), (nm, o)
+print(Learner.summary.__name__, Learner.lr_find.__name__, 'nbdev' in sys.modules)''', *MODULES)
+    assert res.stdout.split()==['summary','lr_find','False'], res.stderr
+
+@pytest.mark.parametrize('nm,module', [('to_cpu','learner'), ('set_seed','activations'), ('conv','init'), ('clean_mem','init'), ('set_seed','xtras'), ('def_device','conv')])
+def test_names_handed_on_are_the_same_objects(nm, module):
+    m = __import__(f'miniai.{module}', fromlist=[nm])
+    assert nm in m.__all__ and getattr(m, nm) is getattr(miniai.conv if nm=='conv' else miniai, nm)
+
+@pytest.mark.parametrize('module', MODULES)
+def test_modules_import_by_name_and_only_from_floors_below(module):
+    for o in ast.walk(tree(module)):
+        if isinstance(o, ast.ImportFrom):
+            assert all(a.name!='*' for a in o.names), f'{module} imports * from {o.module}'
+            m = re.match(r'miniai\.(\w+)', o.module or '')
+            if m: assert ORDER.index(m[1]) < ORDER.index(module), f'{module} imports from {m[1]}, which comes later'
+
+@pytest.mark.parametrize('module', MODULES)
+def test_public_functions_and_classes_have_docstrings(module):
+    for o in tree(module).body:
+        if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and not o.name.startswith('_'):
+            patched = any('patch' in ast.unparse(d) for d in o.decorator_list)
+            if not patched: assert ast.get_docstring(o), f'miniai.{module}.{o.name}'
+
+# What is written down somewhere ----------------------------------------------------------------------------
+
+def text_files():
+    names = subprocess.run(['git','ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for nm in names:
+        if nm.endswith(('.parquet','.png')) or not (ROOT/nm).is_file() or nm=='tests/test_package.py': continue
+        yield nm,(ROOT/nm).read_text(encoding='utf-8')
+
+def test_every_address_of_the_project_is_made_from_settings():
+    s = settings()
+    ours = {s['git_url'], s['doc_host'], s['doc_host']+s['doc_baseurl']}
+    colab = f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/"
+    n = 0
+    for nm,text in text_files():
+        for url in re.findall(r'https?://[^\s"\'<>)\]|\\,;`]+', text):
+            if 'miniai' not in url or '%(' in url: continue
+            url,n = url.rstrip('.'),n+1
+            assert url.startswith(colab) or any(url==o or url.startswith(o+'/') or url==o+'.git' for o in ours), f'{nm}: {url}'
+    assert n>20
+
+def test_every_page_has_its_own_badge():
+    s = settings()
+    for p in (ROOT/'nbs').glob('*.ipynb'):
+        url = f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{p.name}"
+        cells = nbformat.read(p, 4).cells
+        assert cells[0].cell_type=='markdown' and f'({url})' in cells[0].source, p.name
+        assert any("'google.colab' in sys.modules" in c.source and f"git+{s['git_url']}" in c.source for c in cells), p.name
+
+def test_nothing_says_pip_install_miniai():
+    for nm,text in text_files(): assert not re.search(r'pip install[^\n]*\s(miniai|miniai-nb)\b(?!/)', text), nm
+    assert 'pkg_resources' not in (ROOT/'setup.py').read_text()
+
+def test_versions_agree():
+    assert miniai.__version__==settings()['version'] and f"## {miniai.__version__}" in (ROOT/'CHANGELOG.md').read_text()
+
+def test_torch_is_not_pinned():
+    for o in settings()['requirements'].split():
+        if o.startswith('torch'): assert '>=' in o and '==' not in o and '<' not in o
+
+def test_saved_outputs_are_clean():
+    "No warnings, no paths of one machine, no bars that were left behind, no errors"
+    for p in (ROOT/'nbs').glob('*.ipynb'):
+        for c in nbformat.read(p, 4).cells:
+            for o in c.get('outputs', []):
+                text = str(o)
+                assert o.output_type!='error' and 'Warning' not in text and '<progress' not in text, f'{p.name}: {text[:300]}'
+                assert not re.search(r'/(home|root|Users|work|tmp)/', text), f'{p.name}: {text[:300]}'
+
+def test_every_page_was_run():
+    for p in (ROOT/'nbs').glob('*.ipynb'):
+        assert any(c.get('outputs') for c in nbformat.read(p, 4).cells), p.name
+
+# The wheel -------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def clean_python():
+    "The Python of a second environment with the newest of everything but torch, which is linked in from this one"
+    where = ROOT/'.venv-wheel'
+    shutil.rmtree(where, ignore_errors=True)
+    venv.create(where, with_pip=True)
+    py = where/('Scripts' if sys.platform=='win32' else 'bin')/'python'
+    subprocess.run([sys.executable, ROOT/'tools'/'link_packages.py', py, 'torch', 'torchvision', 'numpy'], check=True)
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', where/'dist', ROOT], check=True)
+    wheel, = (where/'dist').glob('miniai_nb-*.whl')
+    subprocess.run([py, '-m', 'pip', 'install', '-q', wheel], check=True)
+    yield py
+    shutil.rmtree(where)
+
+def test_the_wheel_trains_in_a_clean_environment(clean_python, tmp_path):
+    code = '''
+import sys
+from importlib.metadata import version
+from pathlib import Path
+import miniai
+assert '.venv-wheel' in miniai.__file__, miniai.__file__
+try: import nbdev; sys.exit('nbdev is there')
+except ImportError: pass
+assert int(version('fastcore').split('.')[0])>=2, version('fastcore')
+from miniai.all import *
+import torch.nn.functional as F
+dls = get_dls(bs=32, limit=64)
+learn = TrainLearner(get_resnet(), dls, F.cross_entropy, lr=.01)
+learn.fit(1, cbs=SingleBatchCB())
+learn.lr_find(plot=False, max_epochs=1)
+learn.summary()
+assert (embedded_path()/'LICENSE').exists()
+print('trained', float(learn.loss))
+'''
+    res = subprocess.run([clean_python, '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert res.returncode==0 and res.stdout.splitlines()[-1].startswith('trained'), res.stdout + res.stderr
+    command = clean_python.parent/'miniai-train'
+    res = subprocess.run([command, '--limit', '64', '--epochs', '1', '--bs', '32', '--quiet'], capture_output=True, text=True, cwd=tmp_path)
+    assert res.returncode==0 and res.stdout.startswith('Test accuracy'), res.stdout + res.stderr

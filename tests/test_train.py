@@ -1,0 +1,134 @@
+"The command as somebody would use it, and misuse it"
+import csv, json, signal, subprocess, sys, time
+from pathlib import Path
+
+import pytest, torch
+from conftest import python
+from PIL import Image, ImageOps
+
+from miniai.datasets import get_dls
+from miniai.train import load_run, run_training
+
+COMMAND = str(Path(sys.executable).parent/'miniai-train')
+FAST = ['--limit', '600', '--bs', '128', '--epochs', '2']
+
+def command(*args, **kw): return subprocess.run([COMMAND, *map(str, args)], capture_output=True, text=True, **kw)
+
+@pytest.fixture(scope='module')
+def out(tmp_path_factory):
+    "A finished run"
+    out = tmp_path_factory.mktemp('run')/'a'/'b'
+    res = command(*FAST, '--out', out)
+    assert res.returncode==0, res.stderr
+    (out.parent/'log').write_text(res.stdout)
+    return out
+
+def test_help_explains_every_option_and_needs_no_torch():
+    res = python('import sys; from miniai.train import main\ntry: main(["--help"])\nexcept SystemExit: print("torch" in sys.modules, "numpy" in sys.modules)')
+    for o in '--epochs --bs --lr --seed --device --limit --data --out --quiet'.split(): assert o in res.stdout
+    assert res.stdout.count('(default:')>=10 and 'None' not in res.stdout
+    assert res.stdout.splitlines()[-1]=='False False'
+
+def test_a_run_says_what_it_does_and_leaves_everything(out):
+    log = (out.parent/'log').read_text()
+    for o in ('600 images to train', '10,000 to be tested on', 'cpu (', 'ResBlock', '1,227,890 parameters', 'epoch 2'): assert o in log, o
+    assert log.splitlines()[-1].startswith('Test accuracy 0.') and str(out) in log.splitlines()[-1]
+    assert sorted(o.name for o in out.iterdir())==['config.json','curve.png','metrics.csv','model.safetensors']
+    rows = list(csv.DictReader(open(out/'metrics.csv')))
+    assert [r['epoch'] for r in rows]==['1','2'] and float(rows[1]['valid_accuracy'])>.1
+    assert Image.open(out/'curve.png').width>400
+    config = json.loads((out/'config.json').read_text())
+    assert config['versions']['torch']==torch.__version__ and config['training']['epochs']==2 and config['history'][1]['valid_loss']==float(rows[1]['valid_loss'])
+
+def test_quiet_prints_the_result_only(tmp_path):
+    res = command(*FAST, '--quiet', '--out', tmp_path/'q')
+    assert len(res.stdout.splitlines())==1 and res.stdout.startswith('Test accuracy') and not res.stderr
+
+def test_the_same_seed_gives_the_same_run(tmp_path, out):
+    torch.set_num_threads(1)
+    a,b = (run_training(2, 128, limit=300, out=tmp_path/o, quiet=True) for o in 'ab')
+    assert a.config['history'][-1]['valid_loss']==b.config['history'][-1]['valid_loss']
+    for x,y in zip(a.model.state_dict().values(), b.model.state_dict().values()): assert torch.equal(x, y)
+
+def test_the_saved_model_is_the_one_that_was_tested(out):
+    run,test = load_run(out),get_dls(valid=5_000, limit=10).test
+    with torch.inference_mode(): hits = sum((run.model(xb.to(next(run.model.parameters()).device)).argmax(1).cpu()==yb).sum().item() for xb,yb in test)
+    assert abs(hits/10_000 - run.config['result']['accuracy'])<2e-4
+
+def test_predict_takes_pictures_of_every_kind(out, tmp_path):
+    run,test = load_run(out),get_dls(limit=10).valid
+    x = test.x[0]
+    want = run.predict(x)
+    assert want.label in run.classes and sum(want.probs.values())==pytest.approx(1, abs=1e-4) and list(want.probs.values())==sorted(want.probs.values(), reverse=True)
+    im = Image.fromarray(x[0].numpy())
+    im.save(tmp_path/'p.png'); im.convert('RGB').save(tmp_path/'p.bmp')
+    normalised = (x.float()/255-.2860)/.3530
+    for o in (x[0], x[None], x.float()/255, x.numpy(), im, im.convert('RGB'), im.convert('RGBA'), str(tmp_path/'p.png'), tmp_path/'p.bmp', normalised, normalised[None], im.resize((280,280), 0)):
+        assert run.predict(o).probs[want.label]==pytest.approx(want.prob, abs=.02), o
+    photo = ImageOps.invert(im).resize((280,280), 0).convert('RGB')        # dark on white
+    assert run.predict(photo).probs[want.label]==pytest.approx(want.prob, abs=.02)
+    assert run.predict(Image.new('RGB', (300,100), 'white')).label in run.classes
+
+def test_predict_explains_what_it_cannot_take(out, tmp_path):
+    run = load_run(out)
+    with pytest.raises(FileNotFoundError, match='no picture'): run.predict(tmp_path/'nowhere.png')
+    (tmp_path/'a.png').write_text('text')
+    with pytest.raises(ValueError, match='not a picture that can be read'): run.predict(tmp_path/'a.png')
+    with pytest.raises(ValueError, match='One picture has the shape'): run.predict(torch.zeros(2, 1, 28, 28))
+    with pytest.raises(TypeError, match='got int'): run.predict(3)
+
+def test_runs_that_cannot_be_loaded(out, tmp_path):
+    with pytest.raises(FileNotFoundError, match='not a finished run'): load_run(tmp_path)
+    for o in out.iterdir(): (tmp_path/o.name).write_bytes(o.read_bytes())
+    (tmp_path/'model.safetensors').write_bytes((out/'model.safetensors').read_bytes()[:5000])
+    with pytest.raises(ValueError, match='damaged'): load_run(tmp_path)
+    (tmp_path/'config.json').write_text('{')
+    with pytest.raises(ValueError, match='damaged'): load_run(tmp_path)
+
+def test_other_data(tmp_path):
+    from test_datasets import image_folder
+    data = image_folder(tmp_path/'data', n=40, size=(20,24))
+    run = run_training(1, 8, data=str(data), size=16, out=tmp_path/'out', quiet=True)
+    assert run.classes==['boot','shirt'] and run.config['result']['split']=='test'
+    assert run.predict(data/'test'/'boot'/'0.png').label in run.classes
+    data = image_folder(tmp_path/'data2', ('train',), n=40)
+    assert run_training(1, 8, data=str(data), out=tmp_path/'out2', quiet=True).config['result']['split']=='valid'
+
+def test_a_last_batch_of_one_image(tmp_path): run_training(1, 100, limit=201, out=tmp_path/'o', quiet=True)
+
+# Bad input -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('args,why', [
+    (['--bs', '0'], 'batch size must be a whole number of at least 1; got 0'), (['--epochs', '0'], 'epochs'), (['--lr', '0'], 'lr is 0.0'), (['--lr', 'nan'], 'lr is nan'),
+    (['--limit', '0'], 'limit must be'), (['--device', 'abacus'], "no device 'abacus'"), (['--data', './nowhere'], 'There is no folder ./nowhere'), (['--size', '-3'], 'size')])
+def test_bad_options(args, why, tmp_path):
+    res = command(*args, '--out', tmp_path/'o')
+    assert res.returncode==1 and why in res.stderr and 'Traceback' not in res.stderr, res.stderr
+    assert not (tmp_path/'o'/'model.safetensors').exists()
+
+def test_an_option_that_is_no_number():
+    res = command('--epochs', 'many')
+    assert res.returncode==2 and "invalid int value: 'many'" in res.stderr
+
+def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path):
+    (tmp_path/'file').write_text('')
+    start = time.time()
+    res = command('--out', tmp_path/'file'/'sub')
+    assert res.returncode==1 and 'Cannot write to the output folder' in res.stderr and '--out' in res.stderr
+    assert time.time()-start<30
+
+def test_a_diverging_run_names_the_batch_and_saves_nothing_over_a_good_model(out, tmp_path):
+    for o in out.iterdir(): (tmp_path/o.name).write_bytes(o.read_bytes())
+    res = command('--limit', '3000', '--bs', '64', '--epochs', '3', '--lr', '1e12', '--out', tmp_path)
+    assert res.returncode==1 and 'in epoch 1 of 3, at train batch' in res.stderr and 'Traceback' not in res.stderr, res.stderr
+    assert (tmp_path/'model.safetensors').read_bytes()==(out/'model.safetensors').read_bytes()
+
+def test_ctrl_c_keeps_the_metrics_so_far(tmp_path):
+    p = subprocess.Popen([COMMAND, '--limit', '2000', '--bs', '128', '--epochs', '500', '--out', str(tmp_path/'o')], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in p.stdout:
+        if line.startswith('epoch 2'): break
+    p.send_signal(signal.SIGINT)
+    _,err = p.communicate(timeout=60)
+    assert p.returncode==130 and 'Stopped. The metrics of the epochs that were finished are in' in err and 'Traceback' not in err, err
+    assert len(list(csv.DictReader(open(tmp_path/'o'/'metrics.csv'))))>=2 and (tmp_path/'o'/'curve.png').exists()
+    assert not (tmp_path/'o'/'model.safetensors').exists()
