@@ -19,13 +19,11 @@ from .xtras import set_seed, to_cpu
 # %% ../nbs/04_activations.ipynb #94582897
 _all_ = ['set_seed']
 
-# %% ../nbs/04_activations.ipynb #e6a6bb87
+# %% ../nbs/04_activations.ipynb #4c3f0fcf
 class Hook:
     "Call `f(hook, module, input, output)` after each forward pass of `m`"
     def __init__(self, m, f): self.hook = m.register_forward_hook(partial(f, self))
     def remove(self): self.hook.remove()
-    def __del__(self):
-        if hasattr(self, 'hook'): self.remove()
 
 # %% ../nbs/04_activations.ipynb #3d85bf24
 class Hooks(list):
@@ -74,14 +72,14 @@ def is_leaf(m):
     "Does module `m` contain no other modules?"
     return next(m.children(), None) is None
 
-# %% ../nbs/04_activations.ipynb #dde2137d
+# %% ../nbs/04_activations.ipynb #90328beb
 def append_stats(hook, mod, inp, outp):
-    "Append mean, standard deviation and a 40-bin histogram of the absolute values of `outp` to `hook.stats`"
+    "Append mean, standard deviation and a 40-bin histogram of the absolute values of `outp` (the first, of several) to `hook.stats`"
     if not hasattr(hook, 'stats'): hook.stats = ([],[],[])
-    acts = outp.detach().float()
+    acts = (outp[0] if isinstance(outp, (tuple,list)) else outp).detach().float()
     hook.stats[0].append(acts.mean())
     hook.stats[1].append(acts.std())
-    hook.stats[2].append(acts.abs().clamp(max=10).histc(40, 0, 10))
+    hook.stats[2].append(acts.abs().nan_to_num(10.).clamp(max=10).histc(40, 0, 10))
 
 # %% ../nbs/04_activations.ipynb #9bd70a1a
 def get_hist(h # A hook with `stats`

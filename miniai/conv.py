@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from .xtras import map_tensors
 
-# %% ../nbs/02_conv.ipynb #706857b8
+# %% ../nbs/02_conv.ipynb #40682fc3
 def conv(ni:int, # Channels in
          nf:int, # Channels out: the number of kernels
          ks:int=3, # Height and width of a kernel; odd, so that it has a centre
@@ -22,6 +22,8 @@ def conv(ni:int, # Channels in
          bias:bool=None # A bias in the convolution; `None`: only if no norm takes it away again
         ): # an `nn.Sequential`
     "A convolution padded to `ks//2`, then `norm`, then `act`; `(b, ni, h, w)` to `(b, nf, ceil(h/stride), ceil(w/stride))`"
+    if isinstance(act, nn.Module): raise TypeError(f'act is a layer, {act}; pass what makes one, such as nn.ReLU or partial(GeneralRelu, leak=.1)')
+    if norm is True: raise TypeError('norm is True; pass what makes a layer, such as nn.BatchNorm2d')
     norm = norm(nf) if norm else None
     if bias is None: bias = not isinstance(norm, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm))
     layers = [nn.Conv2d(ni, nf, ks, stride=stride, padding=ks//2, bias=bias)]
@@ -29,13 +31,14 @@ def conv(ni:int, # Channels in
     if act: layers.append(nn.ReLU() if act is True else act())
     return nn.Sequential(*layers)
 
-# %% ../nbs/02_conv.ipynb #7c094ae1
+# %% ../nbs/02_conv.ipynb #b361dcb1
 def_device = 'mps' if torch.backends.mps.is_available() else 'cuda' if torch.cuda.is_available() else 'cpu'
 
 def to_device(x, # A tensor, or tensors in any nest of lists, tuples and mappings
               device=def_device # Where to
              ):
     "`x` with every tensor on `device`; tensors that are there already are not copied"
+    if isinstance(x, nn.Module): raise TypeError('to_device is for data; a model is moved by model.to(device)')
     wait = torch.device(device).type!='cuda'     # only copies *to* a CUDA device may be left unfinished: later work there queues behind them
     return map_tensors(lambda t: t.to(device, non_blocking=not wait), x)
 
@@ -45,13 +48,15 @@ def collate_device(b, # A list of rows, as a `DataLoader` collects them
     "`default_collate`, then `to_device`: a `collate_fn` for loaders without worker processes"
     return to_device(default_collate(b), device)
 
-# %% ../nbs/02_conv.ipynb #f10885bc
+# %% ../nbs/02_conv.ipynb #b78e6292
 def check_device(device # Name such as `'cpu'`, `'cuda'`, `'cuda:1'`, `'mps'`, or a `torch.device`
                 ): # `torch.device`
     "The device called `device`; raises a `ValueError` if this machine has no such thing"
     try:
         device = torch.device(device)
         torch.zeros(1, device=device)
+    except torch.OutOfMemoryError: raise
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
-        raise ValueError(f'There is no device {str(device)!r} on this machine; {def_device!r} would work') from e
+        other = def_device if str(device)!=def_device else 'cpu'
+        raise ValueError(f'There is no device {str(device)!r} that works on this machine; {other!r} would. {str(e).splitlines()[0]}') from e
     return device

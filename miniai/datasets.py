@@ -8,14 +8,15 @@ __all__ = ['ALIASES', 'STATS', 'embedded_path', 'show_image', 'subplots', 'get_g
            'check_memory', 'TensorLoader', 'stratified', 'hub_reachable', 'load_dd', 'find_columns', 'read_labels',
            'choose_splits', 'pixel_stats', 'get_dls']
 
-# %% ../nbs/01_datasets.ipynb #2b542de5
+# %% ../nbs/01_datasets.ipynb #bdf89057
 import os
 from contextlib import contextmanager
+from functools import wraps
 from importlib.resources import files
 from io import BytesIO
 from itertools import zip_longest
 from math import ceil, sqrt
-from operator import itemgetter
+from numbers import Integral
 from pathlib import Path
 
 import datasets as hfds, huggingface_hub
@@ -31,7 +32,7 @@ def embedded_path():
     "The folder of the embedded Fashion-MNIST: two parquet files, readable by `datasets.load_dataset`"
     return Path(str(files('miniai')/'data'/'fashion_mnist'))
 
-# %% ../nbs/01_datasets.ipynb #92d5568f
+# %% ../nbs/01_datasets.ipynb #3208601d
 def show_image(im, # PIL image, array or tensor; `(h, w)`, `(c, h, w)` or `(h, w, c)`, on any device
                ax=None, # matplotlib axes to draw in; without one, a new figure
                figsize=None, # Size of the new figure in inches
@@ -40,10 +41,12 @@ def show_image(im, # PIL image, array or tensor; `(h, w)`, `(c, h, w)` or `(h, w
                **kwargs # Passed on to `imshow`
               ):
     "Draw one image, and return its axes"
-    if isinstance(im, torch.Tensor): im = im.detach().cpu().float() if im.is_floating_point() else im.cpu()
+    first = isinstance(im, torch.Tensor)        # tensors have their channels first
+    if first: im = im.detach().cpu().float() if im.is_floating_point() else im.cpu()
     im = np.asarray(im)
-    if im.ndim==3 and im.shape[0] in (1,3,4) and im.shape[-1] not in (3,4): im = np.moveaxis(im, 0, -1)
+    if im.ndim==3 and im.shape[0] in (1,3,4) and (first or im.shape[-1] not in (1,3,4)): im = np.moveaxis(im, 0, -1)
     if im.ndim==3 and im.shape[-1]==1: im = im[...,0]
+    if im.ndim==2: kwargs.setdefault('cmap', 'gray')
     if ax is None: _,ax = plt.subplots(figsize=figsize)
     ax.imshow(im, **kwargs)
     if title is not None: ax.set_title(title)
@@ -51,7 +54,7 @@ def show_image(im, # PIL image, array or tensor; `(h, w)`, `(c, h, w)` or `(h, w
     if noframe: ax.axis('off')
     return ax
 
-# %% ../nbs/01_datasets.ipynb #46f095c0
+# %% ../nbs/01_datasets.ipynb #2ec824b2
 def subplots(nrows:int=1, # Rows of axes
              ncols:int=1, # Columns of axes
              figsize=None, # Size of the figure in inches; overrides `imsize`
@@ -75,7 +78,7 @@ def get_grid(n:int, # Number of axes that will be used
             ): # figure and array of axes, the unused ones switched off
     "A figure with room for `n` axes"
     if nrows: ncols = ncols or ceil(n/nrows)
-    elif ncols: nrows = ceil(n/ncols)
+    elif ncols: nrows = max(1, ceil(n/ncols))
     else:
         nrows = max(1, int(sqrt(n)))
         ncols = ceil(n/nrows)
@@ -97,21 +100,24 @@ def show_images(ims, # Images, each as `show_image` takes it
     for im,title,ax in zip_longest(ims, (titles or [])[:len(ims)], axs):
         if im is not None: show_image(im, ax=ax, title=title)
 
-# %% ../nbs/01_datasets.ipynb #b8e43fba
+# %% ../nbs/01_datasets.ipynb #589ad6dd
 def inplace(f):
     "Decorator: `f` changes its argument; the decorated function also returns it"
+    @wraps(f)
     def _f(b):
         f(b)
         return b
     return _f
 
-# %% ../nbs/01_datasets.ipynb #6518cdf9
-def collate_dict(ds):
+# %% ../nbs/01_datasets.ipynb #8ed08631
+class collate_dict:
     "A `collate_fn` that makes the dict rows of `ds` into a tuple, in the order of its columns"
-    get = itemgetter(*ds.features)
-    return lambda b: get(default_collate(b))
+    def __init__(self, ds): self.columns = list(ds.features)      # an object and not a closure: worker processes need to pickle it
+    def __call__(self, b):
+        b = default_collate(b)
+        return tuple(b[k] for k in self.columns)
 
-# %% ../nbs/01_datasets.ipynb #7e0ba676
+# %% ../nbs/01_datasets.ipynb #bb0061bd
 class DataLoaders:
     "The loaders of one data set: `train`, `valid` and `test` (either may be `None`), with the class names"
     def __init__(self, train, valid=None, test=None, classes=None):
@@ -126,18 +132,22 @@ class DataLoaders:
         "Stock PyTorch `DataLoader`s over the splits of `dd`; the training rows are shuffled"
         check_bs(batch_size)
         if 'train' not in dd: raise ValueError(f"No 'train' split among {list(dd)}; name one of them 'train'")
-        if as_tuple: kwargs.setdefault('collate_fn', collate_dict(dd['train']))
-        names = [None if o is None else dd[o] for o in find_splits(dd)]
-        loaders = [o and DataLoader(o, batch_size, shuffle=i==0, **kwargs) for i,o in enumerate(names)]
+        if as_tuple and hasattr(dd['train'], 'features'): kwargs.setdefault('collate_fn', collate_dict(dd['train']))
+        loaders = [nm and DataLoader(dd[nm], batch_size, shuffle=nm=='train', **kwargs) for nm in find_splits(dd)]
         feature = getattr(dd['train'], 'features', {}).get('label')
         return cls(*loaders, classes=getattr(feature, 'names', None))
 
     def __repr__(self):
-        sizes = [f'{k} {len(getattr(o, "dataset", o)):,} rows in {len(o):,} batches'
-                 for k in ('train','valid','test') if (o := getattr(self, k)) is not None]
+        sizes = [f'{k} {_len(getattr(o, "dataset", o))} rows in {_len(o)} batches' for k in ('train','valid','test') if (o := getattr(self, k)) is not None]
         return f'{type(self).__name__}: ' + ', '.join(sizes) + (f', {len(self.classes)} classes' if self.classes else '')
 
-# %% ../nbs/01_datasets.ipynb #0c5fc74e
+# %% ../nbs/01_datasets.ipynb #722e4b49
+def _len(o):
+    "The length of `o` as text; a question mark if it has none"
+    try: return f'{len(o):,}'
+    except TypeError: return '?'
+
+# %% ../nbs/01_datasets.ipynb #7f6dcedd
 def find_splits(dd):
     "The names of the training, validation and test split in `dd`; what is only called test serves as validation"
     valid = next((o for o in ('validation','valid','val','dev') if o in dd), None)
@@ -146,14 +156,14 @@ def find_splits(dd):
 
 def check_count(name, n):
     "Raise unless `n` is a whole number of at least 1"
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<1:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n<1:
         raise ValueError(f'{name} must be a whole number of at least 1; got {n!r}')
 
 def check_bs(bs):
     "Raise unless `bs` can be a batch size"
     check_count('The batch size', bs)
 
-# %% ../nbs/01_datasets.ipynb #484900bd
+# %% ../nbs/01_datasets.ipynb #cc5ed204
 def _open(o):
     "The picture in `o`, a dict with bytes or a path, as `datasets` stores it"
     im = Image.open(BytesIO(o['bytes']) if o.get('bytes') is not None else o['path'])
@@ -163,24 +173,24 @@ def fit_size(im, # PIL image
              size # Pixels: `(h, w)` scales to exactly that; an integer scales the short side to it and cuts out the middle square
             ):
     "`im` brought to `size`"
-    if isinstance(size, int): return ImageOps.fit(im, (size,size), Image.Resampling.BILINEAR)
+    if isinstance(size, Integral): return ImageOps.fit(im, (size,size), Image.Resampling.BILINEAR)
     return im.resize(tuple(size)[::-1], Image.Resampling.BILINEAR)
 
 def to_pixels(im, # PIL image of any mode
               size=None # As in `fit_size`; `None` leaves it
              ): # uint8 array: `(h, w)` if the picture is grey, else `(h, w, 3)`
     "The pixels of a picture; transparency is dropped, 16-bit grey scaled to 8"
-    if im.mode.startswith('I') or im.mode=='F':
-        a = np.asarray(im).astype(np.float32)
-        im = Image.fromarray((a/(257 if a.max()>255 else 1)).clip(0,255).astype(np.uint8))
+    if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im)/257).clip(0,255).astype(np.uint8))      # 16 bits of grey
+    elif im.mode=='F': raise ValueError('its pixels are floating-point numbers of unknown range')
     elif im.mode not in ('L','RGB'): im = im.convert('L' if im.mode in ('1','LA','La') else 'RGB')
     return np.asarray(im if size is None else fit_size(im, size))
 
-# %% ../nbs/01_datasets.ipynb #a6e1166f
+# %% ../nbs/01_datasets.ipynb #f419484e
 def _unpack(o, size, i, split):
     "The pixels of picture `o`, in row `i` of `split`"
+    if o is None: raise ValueError(f'Row {i} of {split} has no picture')
     try: return to_pixels(_open(o), size)
-    except (OSError, SyntaxError) as e:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f"The picture in row {i} of {split} ({o.get('path') or 'no file name'}) is damaged, or no picture: {e}") from e
 
 def decode_images(ds, # A `datasets.Dataset`
@@ -189,6 +199,7 @@ def decode_images(ds, # A `datasets.Dataset`
                   split:str='the data set' # What to call it if a picture is broken
                  ): # uint8 tensor `(n, c, h, w)`, `c` is 1 or 3
     "All pictures of `ds`, unpacked into one tensor"
+    if not len(ds): raise ValueError(f'There are no pictures in {split}')
     ds = ds.cast_column(col, hfds.Image(decode=False))
     check_memory(ds, col, size, split)
     ims = [_unpack(o, size, i, split) for i,o in enumerate(tqdm(ds[col], desc='unpacking images', delay=5, leave=False, disable=None))]
@@ -202,14 +213,14 @@ def decode_images(ds, # A `datasets.Dataset`
 
 def check_memory(ds, col, size, split):
     "Raise if the unpacked pictures would take more than half of this computer's memory"
-    if not len(ds) or not hasattr(os, 'sysconf'): return
+    if not hasattr(os, 'sysconf'): return
     need = 2*len(ds)*_unpack(ds[0][col], size, 0, split).nbytes     # once as a list, once as a tensor
     have = os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')
     if need > have/2:
         raise MemoryError(f'Unpacking {len(ds):,} images takes {need/1e9:.0f} GB and this computer has {have/1e9:.0f}; '
                           'pass a smaller size=, or read them from disk with DataLoaders.from_dd')
 
-# %% ../nbs/01_datasets.ipynb #d9559c2c
+# %% ../nbs/01_datasets.ipynb #1963f2c3
 class TensorLoader:
     "Batches from tensors in memory, in the order of a stock `DataLoader` under the same seed"
     def __init__(self, x, # Inputs, first dimension the items; `uint8` is taken for pixels: divided by 255 and normalised
@@ -222,6 +233,7 @@ class TensorLoader:
                 ):
         check_bs(bs)
         if len(x)!=len(y): raise ValueError(f'{len(x):,} inputs, but {len(y):,} labels')
+        if x.dtype!=torch.uint8 and (mean!=0. or std!=1.): raise ValueError(f'mean and std are for uint8 pixels; these inputs are {x.dtype}')
         self.x,self.y,self.bs,self.shuffle,self.mean,self.std,self.drop_last = x,y,bs,shuffle,mean,std,drop_last
         m,s = (torch.as_tensor(o, dtype=torch.float32).reshape(-1, *[1]*(x.ndim-2)) for o in (mean,std))
         self._scale,self._shift = (1/(255*s)).to(x.device),(m/s).to(x.device)
@@ -238,21 +250,24 @@ class TensorLoader:
 
     def batch(self, idx):
         "The batch of the items `idx` (a slice or a tensor of integers)"
-        xb = self.x[idx]
-        return (xb.float().mul_(self._scale).sub_(self._shift) if xb.dtype==torch.uint8 else xb), self.y[idx]
+        xb,yb = self.x[idx],self.y[idx]
+        if xb.dtype==torch.uint8: return xb.float().mul_(self._scale).sub_(self._shift),yb
+        return (xb.clone(),yb) if isinstance(idx, slice) else (xb,yb)       # a slice is a view of the data; nobody shall change those
 
-    def __iter__(self):
-        order = self.order()
+    def __iter__(self): return self._batches(self.order())      # the order is drawn now, not when the first batch is asked for
+
+    def _batches(self, order):
         for i in range(len(self)):
             idx = slice(i*self.bs, (i+1)*self.bs)
             yield self.batch(idx if order is None else order[idx])
 
-# %% ../nbs/01_datasets.ipynb #d3bece5a
+# %% ../nbs/01_datasets.ipynb #69a4ff66
 def stratified(y, # Labels, an integer tensor
                n:int, # How many to choose
                seed:int=0 # Fixed on purpose: the choice does not depend on the global seed
               ): # indices in ascending order
     "Choose `n` items, each class as close to its share as whole numbers allow; always the same ones"
+    if not 0<n<=len(y): raise ValueError(f'Of {len(y):,} items one can choose 1 to {len(y):,}; got {n}')
     g = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(y), generator=g)
     by_class = shuffled[torch.argsort(y[shuffled], stable=True)]    # random within each class
@@ -289,7 +304,7 @@ def _quiet():
     finally:
         if not old: hfds.enable_progress_bars()
 
-# %% ../nbs/01_datasets.ipynb #4959eea4
+# %% ../nbs/01_datasets.ipynb #0569ebb4
 def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local folder; the default is embedded
            ): # a `DatasetDict`
     "Load a data set, or say in a sentence why not"
@@ -306,7 +321,7 @@ def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local fo
         if not online: raise ConnectionError(
             f'{name!r} is neither a folder here nor in the local cache, and the Hugging Face hub cannot be reached; '
             "go online, or use a folder, or the embedded 'fashion_mnist'") from e
-        raise ValueError(f'The Hugging Face hub has no data set {name!r} that can be loaded without a script: {e}') from e
+        raise ValueError(f'The data set {name!r} of the Hugging Face hub could not be loaded. {type(e).__name__}: {e}') from e
     return _as_dd(dd, name)
 
 def _as_dd(dd, name):
@@ -314,7 +329,7 @@ def _as_dd(dd, name):
     if 'train' not in dd: raise ValueError(f"{name} has no 'train' split, only: {', '.join(dd)}")
     return dd
 
-# %% ../nbs/01_datasets.ipynb #97030052
+# %% ../nbs/01_datasets.ipynb #6900cb8b
 def _load_folder(path):
     "The data set in the folder `path`"
     try:
@@ -322,7 +337,7 @@ def _load_folder(path):
     except (hfds.exceptions.DatasetGenerationError, OSError, ValueError) as e:
         bad = next((o for o in sorted(path.rglob('*.parquet')) if not _is_parquet(o)), None)
         if bad: raise ValueError(f'{bad} is damaged: not a complete parquet file. Get a new copy of it') from e
-        raise ValueError(f'The folder {path} is no data set: it needs parquet files, or images in folders '
+        raise ValueError(f'The folder {path} is no data set that can be read: it needs parquet files, or images in folders '
                          f'named after their classes (train/boot/1.png, …). {type(e).__name__}: {e}') from e
     return _as_dd(dd, path)
 
@@ -352,7 +367,7 @@ def find_columns(ds, # A `datasets.Dataset`
     if len(labels)!=1: raise ValueError(f'Which column holds the labels? Pass label=, one of {labels or list(feats)}')
     return images[0],labels[0]
 
-# %% ../nbs/01_datasets.ipynb #42bce1b4
+# %% ../nbs/01_datasets.ipynb #61371909
 def read_labels(ds, # A `datasets.Dataset`
                 col:str, # Its label column
                 classes=None # Names in order, if they are known from another split
@@ -360,7 +375,7 @@ def read_labels(ds, # A `datasets.Dataset`
     "Labels as numbers 0…n-1 and the names they stand for"
     vals,names = ds[col][:],getattr(ds.features[col], 'names', None)
     if names is None:
-        names = classes or sorted({o for o in vals if o is not None}, key=lambda o: (str(type(o)), o))
+        names = classes or sorted({o for o in vals if o not in (None, -1)}, key=lambda o: (str(type(o)), o))
         number = {str(o): i for i,o in enumerate(names)}
         vals = [number.get(str(o), -1) for o in vals]
     y = torch.tensor([-1 if o is None else o for o in vals], dtype=torch.int64)
@@ -369,10 +384,10 @@ def read_labels(ds, # A `datasets.Dataset`
         raise ValueError(f'Row {bad} of column {col!r} has the label {ds[bad][col]!r}, which is none of the {len(names)} classes')
     return y,[str(o) for o in names]
 
-# %% ../nbs/01_datasets.ipynb #9e72220d
+# %% ../nbs/01_datasets.ipynb #3e1b12e2
 def choose_splits(dd, # A `DatasetDict`
                   label:str, # Its label column
-                  valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches a given split
+                  valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches the validation or test split that is there, or else a tenth
                   limit:int=None # Use at most this many images to train and to watch
                  ): # dict of `datasets.Dataset`s (or `None`) named train, valid and test
     "The images to train on, to watch and to be tested on"
@@ -393,7 +408,7 @@ def _choose(ds, label, n):
 def _hold_out(ds, label, valid):
     "`ds` cut into train and valid"
     n = max(1, int(valid*len(ds))) if isinstance(valid, float) and 0<valid<1 else valid
-    if isinstance(n, bool) or not isinstance(n, int) or not 0<n<len(ds):
+    if isinstance(n, bool) or not isinstance(n, Integral) or not 0<n<len(ds):
         raise ValueError(f'valid={valid!r}: give a number of images from 1 to {len(ds)-1:,}, or a share between 0 and 1')
     return dict(zip(('valid','train'), _choose(ds, label, n)))
 
@@ -414,10 +429,10 @@ def pixel_stats(x # uint8 tensor `(n, c, h, w)`
     m = (p*v).sum(1)
     return m.tolist(),(p*(v-m[:,None])**2).sum(1).sqrt().clamp(min=1/255).tolist()
 
-# %% ../nbs/01_datasets.ipynb #055ad937
+# %% ../nbs/01_datasets.ipynb #2c436c41
 def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, or a folder
             bs:int=1024, # Images in a batch
-            valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches a given split
+            valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches the validation or test split that is there, or else a tenth
             size=None, # Pixels: an integer for squares, or `(h, w)`; `None` keeps the images as they are
             image:str=None, # The image column, where its type does not tell
             label:str=None, # The label column, likewise

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['init_weights', 'get_model', 'BatchTransformCB', 'GeneralRelu', 'plot_func', 'lsuv_init', 'conv', 'clean_mem']
 
-# %% ../nbs/05_init.ipynb #d910b6bf
-import warnings
+# %% ../nbs/05_init.ipynb #3f977902
+import math, warnings
 
 import matplotlib.pyplot as plt
 import torch
@@ -51,9 +51,9 @@ class BatchTransformCB(Callback):
     def before_batch(self, learn):
         if self.on_train if learn.training else self.on_val: learn.batch = self.tfm(learn.batch)
 
-# %% ../nbs/05_init.ipynb #e1a11efc
+# %% ../nbs/05_init.ipynb #bbb72060
 class GeneralRelu(nn.Module):
-    "ReLU with a slope `leak` for negative values, then minus `sub`, then at most `maxv`; each may be left away"
+    "ReLU with a slope `leak` for negative values, then minus `sub`, then at most `maxv`; each may be left out"
     def __init__(self, leak=None, sub=None, maxv=None):
         super().__init__()
         self.leak,self.sub,self.maxv = leak,sub,maxv
@@ -73,27 +73,34 @@ def plot_func(f, # Takes and returns a tensor
     plt.plot(x, f(x).detach())
     plt.axhline(0, lw=.5, c='grey'); plt.axvline(0, lw=.5, c='grey')
 
-# %% ../nbs/05_init.ipynb #54a27789
+# %% ../nbs/05_init.ipynb #31823f6f
 @torch.no_grad()
-def lsuv_init(model, # Contains `m` and `m_in`; switched to no other mode
+def lsuv_init(model, # Contains `m` and `m_in`; in training mode its BatchNorm layers see the batch, as in any pass
               m, # The module whose output should have mean 0 and deviation 1, such as an activation
               m_in, # The layer before it, whose weight and bias are changed
               xb, # A batch of inputs, on the model's device
               tol:float=1e-3, # Good enough, for mean and deviation
-              max_iter:int=20 # Give up after so many passes
+              max_iter:int=100 # Correct the weights at most so often
              ): # mean and deviation that were reached
     "Scale and shift the parameters of `m_in` until the output of `m` has mean 0 and deviation 1 (arXiv:1511.06422)"
     def keep(hook, mod, inp, outp): hook.mean,hook.std = outp.float().mean().item(),outp.float().std().item()
     hook = Hook(m, keep)
     try:
-        for _ in range(max_iter+1):
+        for i in range(max_iter+1):
             model(xb)
-            mean,std = getattr(hook, 'mean', None),getattr(hook, 'std', None)
-            if mean is None: raise ValueError(f'{type(m).__name__} was not reached when the model was called')
-            if not std > 1e-8: raise ValueError(f'The output of {type(m).__name__} is {mean:.3g} everywhere: a dead layer; initialise it anew, as with init_weights')
+            mean,std = _measured(hook, m)
             if abs(std-1)<tol and (abs(mean)<tol or m_in.bias is None): return mean,std
+            if i==max_iter: break
             if m_in.bias is not None: m_in.bias -= mean
             m_in.weight /= std
     finally: hook.remove()
-    warnings.warn(f'After {max_iter} passes the output of {type(m).__name__} has mean {mean:.3f} and deviation {std:.3f}', stacklevel=3)
+    warnings.warn(f'After {max_iter} corrections the output of {type(m).__name__} has mean {mean:.3f} and deviation {std:.3f}', stacklevel=3)
+    return mean,std
+
+def _measured(hook, m):
+    "Mean and deviation that `hook` found at the output of `m`; raise if nothing can be done with them"
+    mean,std = getattr(hook, 'mean', None),getattr(hook, 'std', None)
+    if mean is None: raise ValueError(f'{type(m).__name__} was not reached when the model was called')
+    if not math.isfinite(mean+std): raise ValueError(f'The output of {type(m).__name__} is not finite; look at the input and the weights before it')
+    if std<1e-8: raise ValueError(f'The output of {type(m).__name__} is {mean:.3g} everywhere: a dead layer; initialise it anew, as with init_weights')
     return mean,std

@@ -8,14 +8,17 @@ __all__ = ['Callback', 'find_methods', 'CancelBatchException', 'CancelEpochExcep
            'is_class_loss', 'check_classes', 'TrainLearner', 'MomentumLearner', 'SingleBatchCB', 'TerminateOnNaN',
            'ProgressCB', 'LossCurve', 'LRFinderCB', 'unchanged', 'to_cpu']
 
-# %% ../nbs/03_learner.ipynb #8df436cd
+# %% ../nbs/03_learner.ipynb #273f3fe6
 import csv, math, sys, time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from copy import copy
 from functools import wraps
 from io import BytesIO
 from itertools import chain
+from numbers import Integral
 from operator import attrgetter
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -26,7 +29,7 @@ from torch import nn, optim
 from tqdm import tqdm
 
 from .conv import check_device, def_device, to_device
-from .xtras import in_notebook, map_tensors, replacing, same_random_state, to_cpu
+from .xtras import _shell, in_notebook, map_tensors, replacing, same_random_state, to_cpu
 
 # %% ../nbs/03_learner.ipynb #be119731
 _all_ = ['to_cpu']
@@ -41,15 +44,15 @@ def find_methods(cbs, method_nm):
     "Pairs of a callback and its method `method_nm`, for those that have one, lowest `order` first"
     return [(cb, f) for cb in sorted(cbs, key=attrgetter('order')) if (f := getattr(cb, method_nm, None)) is not None]
 
-# %% ../nbs/03_learner.ipynb #ea3dcc44
+# %% ../nbs/03_learner.ipynb #75d7d280
 class CancelBatchException(Exception):
-    "Raise it in a callback to skip the rest of this batch"
+    "Raise it between `before_batch` and `after_batch` to skip the rest of this batch; gradients that are there stay there"
 
 class CancelEpochException(Exception):
-    "Raise it in a callback to skip the rest of this epoch"
+    "Raise it between `before_epoch` and `after_epoch` to skip the rest of this epoch"
 
 class CancelFitException(Exception):
-    "Raise it in a callback to end the fit"
+    "Raise it anywhere to end the fit"
 
 _cancel = dict(batch=CancelBatchException, epoch=CancelEpochException, fit=CancelFitException)
 
@@ -159,23 +162,31 @@ def plot(self:History, axs=None):
         ax.legend()
     return axs
 
-# %% ../nbs/03_learner.ipynb #d84588f5
+# %% ../nbs/03_learner.ipynb #d8d467d9
 class SaveHistoryCB(Callback):
     "Write the history to the file `path` (comma-separated values) whenever an epoch was measured"
     order = 10
     in_trial = False
-    def __init__(self, path): self.path = path
+    def __init__(self, path): self.path = Path(path)
+    def before_fit(self, learn):
+        if not self.path.parent.is_dir(): raise FileNotFoundError(f'There is no folder {self.path.parent} to write {self.path.name} to')
     def after_epoch(self, learn): learn.history.to_csv(self.path)
 
-# %% ../nbs/03_learner.ipynb #bb294677
+# %% ../nbs/03_learner.ipynb #a0796ac5
 class DeviceCB(Callback):
     "Move the model, and every batch, to `device`"
+    order = -10         # before everybody who looks at a batch, or at the device of the model
     def __init__(self, device=def_device): self.device = check_device(device)
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/03_learner.ipynb #f531baed
+# %% ../nbs/03_learner.ipynb #1c6255ad
+def _n_items(batch):
+    "The length of the first tensor in `batch`"
+    if isinstance(batch, torch.Tensor): return len(batch)
+    return _n_items(next(iter(batch.values() if isinstance(batch, Mapping) else batch)))
+
 class MetricsCB(Callback):
     "Record the mean loss and the metrics (objects with `reset`, `update(preds, targs)` and `compute`) of every epoch"
     def __init__(self, *ms, **metrics):
@@ -187,6 +198,7 @@ class MetricsCB(Callback):
             if isinstance(m, type) or not all(hasattr(m, o) for o in ('reset','update','compute')):
                 raise TypeError(f'The metric {k!r} is {m!r}; it should be an object with the methods reset, update and compute')
         self.metrics = metrics
+    in_trial = False
 
     def before_fit(self, learn):
         learn.metrics = self
@@ -198,14 +210,14 @@ class MetricsCB(Callback):
         self.total,self.n,self.start = 0.,0,time.perf_counter()
 
     def after_batch(self, learn):
-        n = len(learn.batch[0])
-        self.total,self.n = self.total + learn.loss.detach()*n,self.n + n
+        n = _n_items(learn.batch)
+        self.total,self.n = self.total + learn.loss.detach().float()*n,self.n + n
         if not self.metrics: return
         preds = map_tensors(torch.Tensor.detach, learn.preds)
         for m in self.metrics.values(): m.update(preds, *learn.batch[learn.n_inp:])
 
     def after_epoch(self, learn):
-        values = {'loss': self.total/self.n, **{k: m.compute() for k,m in self.metrics.items()}}
+        values = {'loss': self.total/self.n if self.n else math.nan, **{k: m.compute() for k,m in self.metrics.items()}}
         values = {k: v.tolist() if hasattr(v, 'tolist') else v for k,v in values.items()}
         learn.history.record(learn.epoch+1, learn.phase, values, time.perf_counter()-self.start)
 
@@ -241,7 +253,7 @@ class Learner:
             self.callback('after_step')
             self.zero_grad()
 
-# %% ../nbs/03_learner.ipynb #e1df3d2c
+# %% ../nbs/03_learner.ipynb #ee544635
 def _as_list(cbs):
     "`cbs`, one callback or several or `None`, as a new list"
     cbs = [] if cbs is None else [cbs] if isinstance(cbs, (Callback, type)) else list(cbs)
@@ -263,8 +275,7 @@ def _one_epoch(self:Learner):
 def one_epoch(self:Learner, training):
     "One pass over the training or the validation loader"
     self.phase = 'train' if training else 'valid'
-    self.dl = getattr(self.dls, self.phase, None)
-    if self.dl is None: raise ValueError(f'There is no {self.phase} loader in {self.dls!r}; pass fit({self.phase}=False), or add one')
+    self.dl = getattr(self.dls, self.phase)
     self.model.train(training)
     self._one_epoch()
 
@@ -273,7 +284,8 @@ def one_epoch(self:Learner, training):
 def _fit(self:Learner, train, valid):
     for self.epoch in self.epochs:
         if train: self.one_epoch(True)
-        if valid: torch.no_grad()(self.one_epoch)(False)
+        if valid:
+            with torch.no_grad(): self.one_epoch(False)
 
 # %% ../nbs/03_learner.ipynb #5168db22
 @patch
@@ -283,22 +295,30 @@ def callback(self:Learner, method_nm):
     if method_nm not in self._methods: self._methods[method_nm] = find_methods(self.cbs, method_nm)
     call_methods(self._methods[method_nm], method_nm, self)
 
-# %% ../nbs/03_learner.ipynb #12aa6f27
+# %% ../nbs/03_learner.ipynb #426c5f7c
 @patch
 def _check(self:Learner, train):
-    "Raise if a step that the fit needs is defined neither here nor in a callback"
+    "Raise if a loader is missing, or a step that is defined neither here nor in a callback"
+    for o in self.phases:
+        if getattr(self.dls, o, None) is None: raise ValueError(f'There is no {o} loader in {self.dls!r}; pass fit({o}=False), or add one')
+    if not self.phases: raise ValueError('fit(train=False, valid=False) would do nothing; leave one of the two out')
     steps = ('predict','get_loss') + ('backward','step','zero_grad')*bool(train)
     missing = [o for o in steps if getattr(type(self), o) is getattr(Learner, o) and o not in vars(self) and not find_methods(self.cbs, o)]
     if missing: raise ValueError(f'This {type(self).__name__} has no way to {", ".join(missing)}: add a callback that has, such as TrainCB(), or use TrainLearner')
+
+class _ToModelCB(DeviceCB):
+    "Move every batch to where the model is, and the model nowhere"
+    def __init__(self, device): self.device = device
+    def before_fit(self, learn): pass
 
 @patch
 def _default_cbs(self:Learner, cbs):
     "What a fit needs and `cbs` lack: the batches on the model's device, and an account of the loss"
     p = next(iter(self.model.parameters()), None)
-    res = [] if p is None or any(isinstance(o, DeviceCB) for o in cbs) else [DeviceCB(p.device)]
+    res = [] if p is None or any(isinstance(o, DeviceCB) for o in cbs) else [_ToModelCB(p.device)]
     return res if any(isinstance(o, MetricsCB) for o in cbs) else res + [MetricsCB()]
 
-# %% ../nbs/03_learner.ipynb #82f007ae
+# %% ../nbs/03_learner.ipynb #99dbb8b7
 @patch
 def fit(self:Learner, n_epochs:int=1, # How often to go through the data
         train:bool=True, # Learn from the training loader
@@ -307,14 +327,14 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
         lr:float=None # Learning rate for this fit only
        ): # `History`
     "Train, validate, or both; returns what was measured"
-    if isinstance(n_epochs, bool) or not isinstance(n_epochs, int) or n_epochs<0: raise ValueError(f'n_epochs is {n_epochs!r}; it should be a whole number, 0 or more')
+    if isinstance(n_epochs, bool) or not isinstance(n_epochs, Integral) or n_epochs<0: raise ValueError(f'n_epochs is {n_epochs!r}; it should be a whole number, 0 or more')
     if self._methods is not None: raise RuntimeError('fit was called from inside a fit, by a callback perhaps; a second Learner can do that')
     old = self.cbs
     try:
         self.cbs = old + _as_list(cbs)
+        self.n_epochs,self.epochs,self.phases = n_epochs,range(n_epochs),['train']*bool(train) + ['valid']*bool(valid)
         self._check(train)
         self.cbs = self._default_cbs(self.cbs) + self.cbs
-        self.n_epochs,self.epochs,self.phases = n_epochs,range(n_epochs),['train']*bool(train) + ['valid']*bool(valid)
         self.history,self._methods = History(),{}
         if train:
             self.model.zero_grad()
@@ -323,15 +343,15 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
     finally: self.cbs,self._methods = old,None
     return self.history
 
-# %% ../nbs/03_learner.ipynb #a907fa2e
+# %% ../nbs/03_learner.ipynb #cdf5c704
 @patch
 def compute_loss(self:Learner):
     "The loss of `preds` against the targets of the batch; a mismatch of the two is explained in a sentence"
     targs = self.batch[self.n_inp:]
-    if self.iter==0 and is_class_loss(self.loss_func): check_classes(self.loss_func, self.preds, *targs)
+    if self.iter==0 and is_class_loss(self.loss_func): check_classes(self.loss_func, self.preds, *targs, labels=getattr(self.dl, 'y', None))
     try: return self.loss_func(self.preds, *targs)
     except (RuntimeError, IndexError, ValueError):
-        check_classes(self.loss_func, self.preds, *targs)
+        if self.preds.device.type=='cpu': check_classes(self.loss_func, self.preds, *targs)      # after an error a GPU answers nothing any more
         raise
 
 class TrainCB(Callback):
@@ -344,19 +364,20 @@ class TrainCB(Callback):
     def step(self, learn): learn.opt.step()
     def zero_grad(self, learn): learn.opt.zero_grad()
 
-# %% ../nbs/03_learner.ipynb #16fe5e70
+# %% ../nbs/03_learner.ipynb #67f4d608
 def is_class_loss(loss_func):
     "Is this one of PyTorch's losses for class labels?"
     return loss_func in (F.cross_entropy, F.nll_loss) or isinstance(loss_func, (nn.CrossEntropyLoss, nn.NLLLoss))
 
-def check_classes(loss_func, preds, targ, *_):
-    "Raise a sentence if the class labels `targ`, shape `(n,)`, do not fit to `preds`, shape `(n, classes)`"
+def check_classes(loss_func, preds, targ=None, *_, labels=None):
+    "Raise a sentence if the class labels `targ`, shape `(n,)`, or all `labels` of the loader, do not fit to `preds`, shape `(n, classes)`"
     if not isinstance(preds, torch.Tensor) or not isinstance(targ, torch.Tensor) or targ.ndim!=1 or targ.is_floating_point(): return
     n,shape = len(targ),tuple(preds.shape)
-    if preds.ndim!=2: raise ValueError(f'The model returns a tensor of shape {shape} for {n} labels; it should be ({n}, number of classes). Does a Flatten or a pooling layer lack?')
+    if preds.ndim!=2: raise ValueError(f'The model returns a tensor of shape {shape} for {n} labels; it should be ({n}, number of classes). Is a Flatten or a pooling layer missing?')
     if len(preds)!=n: raise ValueError(f'The model returns predictions for {len(preds)} items, but the batch has {n} labels')
-    if targ.dtype!=torch.int64: raise ValueError(f'The labels are {targ.dtype}; this loss wants torch.int64: convert them with .long()')
-    known = targ[targ!=getattr(loss_func, 'ignore_index', -100)]
+    if targ.dtype not in (torch.int64, torch.uint8): raise ValueError(f'The labels are {targ.dtype}; this loss wants torch.int64: convert them with .long()')
+    labels = targ if labels is None else labels
+    known = labels[labels!=getattr(loss_func, 'ignore_index', -100)]
     if len(known) and not 0<=known.min()<=known.max()<shape[1]:
         raise ValueError(f'The labels go from {known.min()} to {known.max()}, but the model has {shape[1]} outputs, so they should be 0 to {shape[1]-1}')
 
@@ -386,10 +407,11 @@ class SingleBatchCB(Callback):
     order = 1
     def after_batch(self, learn): raise CancelFitException()
 
-# %% ../nbs/03_learner.ipynb #64dd4bb4
+# %% ../nbs/03_learner.ipynb #4987ffc3
 class TerminateOnNaN(Callback):
     "Raise a `FloatingPointError` that names epoch and batch if a loss is not finite; looks every `every` batches"
     order = MetricsCB.order-1       # before anything is recorded or saved
+    in_trial = False
     def __init__(self, every:int=20): self.every = every
     def before_epoch(self, learn): self.losses,self.seen = [],0
 
@@ -405,16 +427,17 @@ class TerminateOnNaN(Callback):
         if not losses.isfinite().all():
             i = (~losses.isfinite()).nonzero()[0].item()
             raise FloatingPointError(f'The loss became {losses[i].item()} in epoch {learn.epoch+1} of {learn.n_epochs}, at {learn.phase} batch {self.seen+i+1}. '
-                                     f'The weights cannot be used any more; start again, with a lower learning rate than {_lr(learn)} perhaps')
+                                     f'It will not recover; start again, with a lower learning rate than {_lr(learn)} perhaps')
         self.losses,self.seen = [],self.seen+len(losses)
 
 def _lr(learn): return f"{learn.opt.param_groups[0]['lr']:.3g}" if learn.opt else learn.lr
 
-# %% ../nbs/03_learner.ipynb #fdbe7b3c
+# %% ../nbs/03_learner.ipynb #308a6d20
 class _Lines:
     "Progress for a log: one line for each epoch"
     interval = math.inf
     def start(self, total): pass
+    def update(self, done, text): pass
     def row(self, history): print(history.line(), flush=True)
     def finish(self, history): pass
 
@@ -456,17 +479,16 @@ class _Notebook:
         self.handle.update(history)
         history.shown_in = _cell_number()
 
-# %% ../nbs/03_learner.ipynb #ff005daf
+# %% ../nbs/03_learner.ipynb #32c2fe19
 def _cell_number():
     "The number of the notebook cell that is running; `None` outside IPython"
-    ip = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
-    return getattr(ip, 'execution_count', None)
+    return getattr(_shell(), 'execution_count', None)
 
 @patch
 def _ipython_display_(self:History):
     if self.shown_in is None or self.shown_in!=_cell_number(): raise NotImplementedError    # then IPython uses the other methods
 
-# %% ../nbs/03_learner.ipynb #1f68b54e
+# %% ../nbs/03_learner.ipynb #8b7a131e
 class ProgressCB(Callback):
     "Show progress, time left, loss and a table of epochs, as the place allows; `plot=True` draws the losses meanwhile in a notebook"
     order = MetricsCB.order+1
@@ -474,11 +496,9 @@ class ProgressCB(Callback):
     def __init__(self, plot:bool=False): self.plot = plot
 
     def before_fit(self, learn):
+        self.done,self.last,self.curve = 0,time.perf_counter(),LossCurve() if self.plot and in_notebook() else None
         self.view = _Notebook() if in_notebook() else _Terminal() if sys.stdout.isatty() else _Lines()
-        loaders = [getattr(learn.dls, o, None) for o in learn.phases]
-        self.done,self.last = 0,time.perf_counter()
-        self.view.start(learn.n_epochs*sum(map(len, loaders)) if all(hasattr(o, '__len__') for o in loaders) else None)
-        self.curve = LossCurve() if self.plot and in_notebook() else None
+        self.view.start(_n_batches(learn))
         if self.plot and not in_notebook(): print('plot=True draws in notebooks only; afterwards learn.history.plot() does everywhere')
 
     def after_batch(self, learn):
@@ -499,23 +519,30 @@ class ProgressCB(Callback):
         self.view.finish(learn.history)
         del self.view
 
-# %% ../nbs/03_learner.ipynb #454babd5
+# %% ../nbs/03_learner.ipynb #74cf43fc
+def _n_batches(learn):
+    "The number of batches of the whole fit; `None` if a loader has no length"
+    try: return learn.n_epochs*sum(len(getattr(learn.dls, o)) for o in learn.phases)
+    except TypeError: return None
+
+# %% ../nbs/03_learner.ipynb #887b546d
 class LossCurve:
     "A figure of the loss of each training batch and of each validation, drawn again and again in the same place of a notebook"
-    def __init__(self): self.train,self.valid,self.handle = [],[],None
+    def __init__(self): self.train,self.unread,self.valid,self.handle = [],[],[],None
 
     def add(self, learn):
-        if learn.training: self.train.append(learn.loss.detach())
+        if learn.training: self.unread.append(learn.loss.detach())
 
     def end_epoch(self, learn):
-        if learn.phase=='valid': self.valid.append((len(self.train), learn.history[-1]['valid_loss']))
+        if learn.phase=='valid': self.valid.append((len(self.train)+len(self.unread), learn.history[-1]['valid_loss']))
 
     def draw(self):
         from IPython.display import Image, display
+        if self.unread: self.train,self.unread = self.train + torch.stack(self.unread).tolist(),[]
         if not self.train: return
         fig = Figure(figsize=(6,3))
         ax = fig.subplots()
-        ax.plot(to_cpu(torch.stack(self.train)), lw=1, alpha=.8, label='train')
+        ax.plot(self.train, lw=1, alpha=.8, label='train')
         if self.valid: ax.plot(*zip(*self.valid), marker='o', label='valid')
         ax.set_xlabel('batch'); ax.set_ylabel('loss'); ax.legend()
         buf = BytesIO()
@@ -523,7 +550,7 @@ class LossCurve:
         if self.handle is None: self.handle = display(Image(buf.getvalue()), display_id=True)
         else: self.handle.update(Image(buf.getvalue()))
 
-# %% ../nbs/03_learner.ipynb #7028e742
+# %% ../nbs/03_learner.ipynb #7f033d0f
 class LRFinderCB(Callback):
     "Multiply the learning rate by `gamma` after each batch, until the loss is `max_mult` times its minimum"
     def __init__(self, gamma:float=1.3, max_mult:float=3): self.gamma,self.max_mult = gamma,max_mult
@@ -534,20 +561,20 @@ class LRFinderCB(Callback):
         loss = learn.loss.item()
         self.lrs.append(learn.opt.param_groups[0]['lr'])
         self.losses.append(loss)
-        self.best = min(self.best, loss)
-        if math.isnan(loss) or loss > self.best + (self.max_mult-1)*abs(self.best): raise CancelFitException()
+        if math.isfinite(loss): self.best = min(self.best, loss)
+        if not math.isfinite(loss) or loss > self.best + (self.max_mult-1)*abs(self.best): raise CancelFitException()
         for g in learn.opt.param_groups: g['lr'] *= self.gamma
 
     @property
     def suggestion(self):
         "A tenth of the rate at which the loss was lowest: well on the slope, safely before the edge"
-        return self.lrs[min(range(len(self.losses)), key=lambda i: self.losses[i] if self.losses[i]==self.losses[i] else math.inf)]/10
+        return self.lrs[min(range(len(self.losses)), key=lambda i: self.losses[i] if math.isfinite(self.losses[i]) else math.inf)]/10
 
     def plot(self, ax=None):
         "Draw the loss over the learning rate, with the suggestion; returns the axes"
         if ax is None: _,ax = plt.subplots()
         ax.plot(self.lrs, self.losses)
-        ax.set_ylim(top=min(max(self.losses), self.losses[0]*2))
+        ax.set_ylim(top=min(max(o for o in self.losses if math.isfinite(o)), self.losses[0]*2))
         ax.axvline(self.suggestion, ls=':', color='C1', label=f'suggestion {self.suggestion:.2g}')
         ax.set_xscale('log'); ax.set_xlabel('learning rate'); ax.set_ylabel('loss'); ax.legend()
         return ax
@@ -570,7 +597,7 @@ def unchanged(model):
             for k,p in model.named_parameters(): p.grad = None if grads[k] is None else grads[k].to(p.device)
             for m,mode in modes: m.training = mode
 
-# %% ../nbs/03_learner.ipynb #42f35a2f
+# %% ../nbs/03_learner.ipynb #f56dd3c4
 @patch
 def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
             max_mult:float=3, # Stop when the loss is so many times its minimum
@@ -578,9 +605,10 @@ def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
             max_epochs:int=10, # Stop after so many passes in any case
             plot:bool=True # Draw the result
            ): # The `LRFinderCB`, with `lrs`, `losses` and a `suggestion`
-    "Try ever higher learning rates on the training data, show the losses, and leave the learner as it was"
+    "Try ever higher learning rates on the training data, show the losses, and leave model and learner as they were (a `DeviceCB` does move the model)"
     finder,trial = LRFinderCB(gamma, max_mult),copy(self)
     trial.cbs = [cb for cb in self.cbs if cb.in_trial]
     with unchanged(self.model): trial.fit(max_epochs, valid=False, lr=start_lr, cbs=finder)
+    if not math.isfinite(finder.best): raise FloatingPointError(f'The loss is {finder.losses[0]} already at the lowest learning rate, {start_lr}; look at the data and the model first')
     if plot: finder.plot()
     return finder

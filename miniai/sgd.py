@@ -6,12 +6,12 @@
 __all__ = ['SimpleOptimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'BaseSchedCB', 'BatchSchedCB', 'EpochSchedCB', 'HasLearnCB',
            'RecorderCB']
 
-# %% ../nbs/06_sgd.ipynb #ec4fcaeb
+# %% ../nbs/06_sgd.ipynb #54cb0146
 import warnings
 
 import matplotlib.pyplot as plt
 import torch
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 
 from .learner import Callback
 from .xtras import to_cpu
@@ -46,17 +46,19 @@ class SGD(SimpleOptimizer):
             grad = state['sum']
         p.sub_(grad, alpha=group['lr'])
 
-# %% ../nbs/06_sgd.ipynb #2465d147
+# %% ../nbs/06_sgd.ipynb #a3c22773
 class RMSprop(SimpleOptimizer):
     "Steps divided by the root of a running mean of squared gradients (Hinton's lecture 6e); equal to `torch.optim.RMSprop`"
-    def __init__(self, params, lr=1e-2, alpha=.99, eps=1e-8, weight_decay=0.):
-        super().__init__(params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay)
+    def __init__(self, params, lr=1e-2, alpha=.99, eps=1e-8, weight_decay=0., momentum=0.):
+        super().__init__(params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
 
     def update(self, p, grad, state, group):
         if group['weight_decay']: grad = grad.add(p, alpha=group['weight_decay'])
         if 'sq' not in state: state['sq'] = torch.zeros_like(p)
         state['sq'].lerp_(grad**2, 1-group['alpha'])
-        p.addcdiv_(grad, state['sq'].sqrt().add_(group['eps']), value=-group['lr'])
+        step = grad/state['sq'].sqrt().add_(group['eps'])
+        if group['momentum']: step = state['sum'] = step if 'sum' not in state else state['sum'].mul_(group['momentum']).add_(step)
+        p.sub_(step, alpha=group['lr'])
 
 # %% ../nbs/06_sgd.ipynb #c12d4431
 class Adam(SimpleOptimizer):
@@ -86,7 +88,7 @@ class AdamW(Adam):
         p.mul_(1-group['lr']*group['weight_decay'])
         return grad
 
-# %% ../nbs/06_sgd.ipynb #99f33364
+# %% ../nbs/06_sgd.ipynb #209759a5
 class BaseSchedCB(Callback):
     "Make a scheduler with `sched(optimizer)` when a training fit begins"
     in_trial = False
@@ -94,17 +96,18 @@ class BaseSchedCB(Callback):
                 ): self.sched,self.schedo = sched,None
 
     def before_fit(self, learn):
-        self.schedo,self.ended = None,False
-        if 'train' in learn.phases and learn.n_epochs: self.schedo = self.sched(learn.opt)
+        self.schedo,self.over = None,0
+        if 'train' not in learn.phases or not learn.n_epochs: return
+        self.schedo = self.sched(learn.opt)
+        if isinstance(self.schedo, lr_scheduler.ReduceLROnPlateau):
+            raise TypeError('ReduceLROnPlateau wants a measure at each step, which a callback of your own can give it; this one calls step() alone')
 
     def _step(self, learn):
-        if not learn.training or self.schedo is None or self.ended: return
+        if not learn.training or self.schedo is None: return
         total = getattr(self.schedo, 'total_steps', None)
-        self.ended = total is not None and self.schedo.last_epoch+1>=total
-        if not self.ended: self.schedo.step()
-        elif not self._is_last(learn): warnings.warn(f'The schedule was planned for {total} steps; they are over, and the learning rate stays as it is', stacklevel=2)
-
-    def _is_last(self, learn): return learn.epoch+1==learn.n_epochs and learn.iter+1==len(learn.dl)
+        if total is None or self.schedo.last_epoch+1<total: return self.schedo.step()
+        self.over += 1          # once is the end of the fit that was planned
+        if self.over==2: warnings.warn(f'The schedule was planned for {total} steps; they are over, and the learning rate stays as it is', stacklevel=2)
 
 class BatchSchedCB(BaseSchedCB):
     "A schedule that moves on after each training batch"
@@ -114,7 +117,7 @@ class EpochSchedCB(BaseSchedCB):
     "A schedule that moves on after each training epoch"
     def after_epoch(self, learn): self._step(learn)
 
-# %% ../nbs/06_sgd.ipynb #330de939
+# %% ../nbs/06_sgd.ipynb #eb350956
 class HasLearnCB(Callback):
     "A callback that knows its learner during a fit"
     def before_fit(self, learn): self.learn = learn
@@ -130,6 +133,10 @@ class RecorderCB(HasLearnCB):
         super().before_fit(learn)
         self.recs = {k: [] for k in self.d}
         self.pg = learn.opt.param_groups[0] if learn.opt else None
+
+    def cleanup_fit(self, learn):
+        super().cleanup_fit(learn)
+        self.pg = None
 
     def after_batch(self, learn):
         if not learn.training: return

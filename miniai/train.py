@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['parser', 'build_model', 'model_config', 'make_folder', 'save_curve', 'save_model', 'accuracy_metric', 'default_valid',
-           'get_learner', 'check_options', 'describe', 'background', 'run_training', 'evaluate', 'run_config',
-           'Prediction', 'open_image', 'Run', 'load_run', 'main']
+           'get_learner', 'check_options', 'describe', 'background', 'run_training', 'default_out', 'get_data',
+           'fit_and_record', 'evaluate', 'run_config', 'Prediction', 'open_image', 'Run', 'load_run', 'main']
 
 # %% ../nbs/13_train.ipynb #afdc0a08
 import argparse, json, os, sys, tempfile, warnings
@@ -14,7 +14,7 @@ from time import strftime
 
 from . import __version__
 
-# %% ../nbs/13_train.ipynb #c0f7f5ae
+# %% ../nbs/13_train.ipynb #09b36805
 def parser():
     "The options of `miniai-train`"
     p = argparse.ArgumentParser(prog='miniai-train', description='Train a small ResNet on images, show how it goes, and save the result. '
@@ -22,7 +22,7 @@ def parser():
     def add(nm, help, default=None, shown='%(default)s', **kwargs): p.add_argument(nm, default=default, help=f'{help} (default: {shown})', **kwargs)
     add('--epochs', 'how often to go through the training images', 5, type=int, metavar='N')
     add('--bs', 'images in a batch', 1024, type=int, metavar='N')
-    add('--lr', 'highest learning rate of the 1cycle schedule', 1e-2, type=float, metavar='X')
+    add('--lr', 'highest learning rate of the 1cycle schedule', 2e-2, type=float, metavar='X')
     add('--seed', 'seed of all random numbers; the same one gives the same run', 42, type=int, metavar='N')
     add('--device', 'cpu, cuda, cuda:1, mps, …', shown='the best that is there', metavar='NAME')
     add('--limit', 'use at most N images to train and N to watch', shown='all of them', type=int, metavar='N')
@@ -33,15 +33,15 @@ def parser():
     p.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     return p
 
-# %% ../nbs/13_train.ipynb #5146547f
-def build_model(config):
-    "The network that `config`, the part 'model' of a `config.json`, describes; on `def_device`"
+# %% ../nbs/13_train.ipynb #11df5eb2
+def build_model(config, device='cpu'):
+    "The network that `config`, the part 'model' of a `config.json`, describes, on `device`"
     from functools import partial
     from torch import nn
     from miniai.init import GeneralRelu
     from miniai.resnet import get_resnet
     act = partial(GeneralRelu, leak=config['leak'], sub=config['sub'])
-    return get_resnet(act, config['nfs'], nn.BatchNorm2d, config['head'], config['n_in'], config['n_out'])
+    return get_resnet(act, config['nfs'], nn.BatchNorm2d, config['head'], config['n_in'], config['n_out'], device)
 
 def model_config(n_in, # Channels of the images
                  n_out # Number of classes
@@ -81,7 +81,7 @@ def save_model(model, config, out):
     with replacing(out/'model.safetensors') as tmp: save_file(state, tmp)
     with replacing(out/'config.json') as tmp: tmp.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding='utf-8')
 
-# %% ../nbs/13_train.ipynb #da8940f8
+# %% ../nbs/13_train.ipynb #2555f6c0
 def accuracy_metric():
     "torcheval's accuracy, without its warning about an old way to compile"
     with warnings.catch_warnings():
@@ -90,9 +90,10 @@ def accuracy_metric():
     return MulticlassAccuracy()
 
 def default_valid(data):
-    "How much to hold out: 5,000 images of Fashion-MNIST, a tenth of anything else"
-    from miniai.datasets import ALIASES
-    return 5_000 if data in ALIASES else .1
+    "How much to hold out: 5,000 images of Fashion-MNIST; nothing where there is a split to watch; else a tenth"
+    from miniai.datasets import ALIASES, find_splits, load_dd
+    if str(data) in ALIASES: return 5_000
+    return .1 if find_splits(load_dd(data))[1] in (None, 'test') else None
 
 def get_learner(dls, device, epochs, lr, callbacks):
     "A learner of the default network for `dls`: AdamW, 1cycle, channels-last, and a guard against diverging"
@@ -103,16 +104,21 @@ def get_learner(dls, device, epochs, lr, callbacks):
     from miniai.learner import DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner
     from miniai.sgd import BatchSchedCB
     config = model_config(dls.train.x.shape[1], len(dls.classes))
-    model = build_model(config).apply(partial(init_weights, leaky=config['leak'])).to(device, memory_format=torch.channels_last)
+    model = build_model(config).apply(partial(init_weights, leaky=config['leak'])).to(device)
+    if device.type in ('cpu', 'cuda'): model = model.to(memory_format=torch.channels_last)       # BatchNorm's backward fails with it on older MPS
     sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=epochs*len(dls.train)))
     cbs = [DeviceCB(device), MetricsCB(accuracy=accuracy_metric()), TerminateOnNaN(), sched, *callbacks]
     return TrainLearner(model, dls, F.cross_entropy, lr, cbs, torch.optim.AdamW)
 
-# %% ../nbs/13_train.ipynb #cd3e0787
-def check_options(epochs, lr, **kwargs):
+# %% ../nbs/13_train.ipynb #a11fd3fd
+def check_options(epochs, bs, lr, seed):
     "Raise unless the options make sense"
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs<1: raise ValueError(f'epochs is {epochs!r}; it should be a whole number of at least 1')
+    from miniai.datasets import check_bs, check_count
+    check_count('epochs', epochs)
+    check_bs(bs)
+    if bs<2: raise ValueError('The batch size is 1; BatchNorm needs at least 2 images to compare')
     if not 0<lr<float('inf'): raise ValueError(f'lr is {lr!r}; the learning rate should be a number above 0')
+    if not -2**63<=seed<2**64: raise ValueError(f'seed is {seed}; it should fit into 64 bits')
 
 def describe(dls, device, epochs, bs, lr, seed, out):
     "What is going to happen, in a few lines"
@@ -127,38 +133,58 @@ def describe(dls, device, epochs, bs, lr, seed, out):
         f'device    {device} {f"({place})" if place else ""}',
         f'results   {out}'])
 
-def background(x # uint8 images `(n, c, h, w)`
+def background(x # uint8 images `(n, 1, h, w)`
               ): # 0…1
-    "The median of the border of the images: what is around the things in them"
-    return x[:1000,:,0].flatten().median().item()/255
+    "The median of the four sides of the images: what is around the things in them"
+    import torch
+    return torch.cat([x[:1000,...,i,:].flatten() for i in (0,-1)] + [x[:1000,...,i].flatten() for i in (0,-1)]).median().item()/255
 
-# %% ../nbs/13_train.ipynb #525e7438
-def run_training(epochs=5, bs=1024, lr=1e-2, seed=42, device=None, limit=None, data='fashion_mnist', size=None, out=None, quiet=False):
+# %% ../nbs/13_train.ipynb #6455aa27
+def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', size=None, out=None, quiet=False):
     "Train the default network, as `miniai-train` does with the options of these names; returns `load_run(out)`"
-    check_options(epochs, lr)
-    out = make_folder(out or f'runs/{Path(data).name}-{strftime("%Y%m%d-%H%M%S")}')
     from miniai.conv import check_device, def_device
-    from miniai.datasets import get_dls
     from miniai.learner import ProgressCB, SaveHistoryCB
+    from miniai.summary import summarize
     from miniai.xtras import set_seed
-    import miniai.summary
-    device = check_device(device or def_device)
-    dls = get_dls(data, bs, valid=default_valid(data), size=size, limit=limit)
-    dls.train.drop_last = len(dls.train.x)>bs and len(dls.train.x)%bs==1      # BatchNorm cannot do with a single image
+    check_options(epochs, bs, lr, seed)
+    device,out = check_device(device or def_device),make_folder(out or default_out(data))
+    dls = get_data(data, bs, size, limit, out)
     set_seed(seed)
     learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv')] + [ProgressCB()]*(not quiet))
     if not quiet:
         print(describe(dls, device, epochs, bs, lr, seed, out), '\n')
-        print(miniai.summary.summarize(learn.model, next(iter(dls.valid))[0][:1].to(device)), '\n', flush=True)
+        print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
+    fit_and_record(learn, epochs, out)
+    result = evaluate(learn, dls)
+    options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=str(data), size=size, device=str(device))
+    save_model(learn.model, run_config(dls, options, learn.history, result), out)
+    return load_run(out, device)
+
+# %% ../nbs/13_train.ipynb #8d74356f
+def default_out(data): 
+    "The folder of a run of which only the `data` is known: its name, and the time"
+    return f'runs/{Path(data).name}-{strftime("%Y%m%d-%H%M%S")}'
+
+def get_data(data, bs, size, limit, out):
+    "The loaders; if they cannot be had, the folder `out` is removed again if it is empty"
+    from miniai.datasets import get_dls
+    try: dls = get_dls(data, bs, valid=default_valid(data), size=size, limit=limit)
+    except Exception:
+        if not any(out.iterdir()): out.rmdir()
+        raise
+    n = len(dls.train.x)
+    if n<2: raise ValueError(f'There is {n} image to train on; BatchNorm needs at least 2')
+    dls.train.drop_last = n>bs and n%bs==1      # nor can it do with a single image in the last batch
+    return dls
+
+def fit_and_record(learn, epochs, out):
+    "Train, and write what was measured, also when the training is ended half-way"
+    for o in ('metrics.csv','curve.png'): (out/o).unlink(missing_ok=True)
     try: learn.fit(epochs)
     finally:
         if len(learn.history):
             learn.history.to_csv(out/'metrics.csv')
             save_curve(learn.history, out/'curve.png')
-    result = evaluate(learn, dls)
-    options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=str(data), size=size, device=str(device))
-    save_model(learn.model, run_config(dls, options, learn.history, result), out)
-    return load_run(out, device)
 
 # %% ../nbs/13_train.ipynb #fe07d8e9
 def evaluate(learn, dls):
@@ -178,7 +204,7 @@ def run_config(dls, options, history, result):
     return dict(format=1, model=model_config(x.shape[1], len(dls.classes)), classes=dls.classes, images=images,
                 training=options, history=list(history), result=result, versions=versions())
 
-# %% ../nbs/13_train.ipynb #10ee75f3
+# %% ../nbs/13_train.ipynb #c853549d
 class Prediction:
     "Class names with their probabilities, the likeliest first"
     def __init__(self, classes, probs):
@@ -205,11 +231,13 @@ def open_image(image):
     a = image[0] if image.ndim==4 and len(image)==1 else image
     if a.ndim==3 and a.shape[0] in (1,3): a = np.moveaxis(a, 0, -1)
     if a.ndim==3 and a.shape[-1]==1: a = a[...,0]
-    if not (a.ndim==2 or a.ndim==3 and a.shape[-1]==3): raise ValueError(f'One picture has the shape (h, w), (1, h, w) or (3, h, w); got {image.shape}')
-    if np.issubdtype(a.dtype, np.floating): a = a*255
+    if not (a.ndim==2 or a.ndim==3 and a.shape[-1]==3): raise ValueError(f'One picture has the shape (h, w), (1, h, w), (3, h, w) or (h, w, 3); got {image.shape}')
+    if np.issubdtype(a.dtype, np.floating):
+        if a.max()>1: raise ValueError(f'The numbers of a picture should be bytes, or between 0 and 1; got up to {a.max():.3g}')
+        a = a*255
     return Image.fromarray(a.clip(0, 255).round().astype(np.uint8))
 
-# %% ../nbs/13_train.ipynb #9c97a071
+# %% ../nbs/13_train.ipynb #3f9a79a6
 class Run:
     "A trained network with its class names: `predict(image)`, `model`, `classes`, `config`, `folder`"
     def __init__(self, folder, model, config):
@@ -226,10 +254,11 @@ class Run:
         from miniai.datasets import fit_size, to_pixels
         cfg = self.config['images']
         c,h,w = cfg['shape']
-        if isinstance(image, torch.Tensor) and image.is_floating_point() and image.shape[-3:]==(c,h,w) and image.min()<0: return image.reshape(1, c, h, w)
+        if isinstance(image, torch.Tensor) and image.is_floating_point() and image.shape[-3:]==(c,h,w) and image.min()<0: return image.float().reshape(1, c, h, w)
         im = Image.fromarray(to_pixels(open_image(image))).convert('L' if c==1 else 'RGB')
-        top = im.crop((0, 0, im.width, 1))
-        border = tuple(ImageStat.Stat(top).median)
+        inside = Image.new('L', im.size, 255)
+        inside.paste(0, (1, 1, im.width-1, im.height-1))
+        border = tuple(ImageStat.Stat(im, inside).median)
         if cfg['background'] is not None and abs(border[0]/255-cfg['background'])>.5: im,border = ImageOps.invert(im),(255-border[0],)
         im = fit_size(im, cfg['size']) if cfg['size'] else ImageOps.pad(im, (w,h), color=border if c==3 else border[0])
         x = torch.tensor(to_pixels(im), dtype=torch.float32).reshape(h, w, c).permute(2,0,1)[None]/255
@@ -243,7 +272,7 @@ class Run:
         x = self.prepare(image).to(next(self.model.parameters()).device)
         with torch.inference_mode(): return Prediction(self.classes, self.model(x)[0].softmax(0).tolist())
 
-# %% ../nbs/13_train.ipynb #e6861a15
+# %% ../nbs/13_train.ipynb #f8ecfc09
 def load_run(folder, # Where `miniai-train` put its results
              device=None # Where the network is to be; `None` is the best device that is there
             ): # `Run`
@@ -251,28 +280,32 @@ def load_run(folder, # Where `miniai-train` put its results
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     from miniai.conv import check_device, def_device
+    from miniai.xtras import same_random_state
     folder = Path(folder).expanduser()
     for o in ('config.json', 'model.safetensors'):
         if not (folder/o).exists(): raise FileNotFoundError(f'{folder} is not a finished run: it holds no {o}')
+    device = check_device(device or def_device)
     try:
         config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
-        model = build_model(config['model'])
+        if config['format']!=1: raise ValueError(f"format {config['format']} is not known here")
+        with same_random_state(): model = build_model(config['model'])
         model.load_state_dict(load_file(folder/'model.safetensors'))
-    except (ValueError, KeyError, RuntimeError, SafetensorError) as e:
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as e:
         raise ValueError(f'The run in {folder} cannot be read, one of its files is damaged or made by another version: {e}') from e
-    return Run(folder, model.to(check_device(device or def_device)).eval(), config)
+    return Run(folder, model.to(device).eval(), config)
 
-# %% ../nbs/13_train.ipynb #0d081703
+# %% ../nbs/13_train.ipynb #e7295648
 def main(argv=None):
     "The command `miniai-train`; returns its exit status"
     args = vars(parser().parse_args(argv))
-    out = args['out'] = args['out'] or f'runs/{Path(args["data"]).name}-{strftime("%Y%m%d-%H%M%S")}'
+    out = args['out'] = args['out'] or default_out(args['data'])
     try: run = run_training(**args)
     except KeyboardInterrupt:
         print(f'\nStopped. {_so_far(out)}', file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as e:
-        print(f'miniai-train: {e}', file=sys.stderr)
+    except (ValueError, OSError, MemoryError, FloatingPointError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and type(e).__name__!='OutOfMemoryError': raise
+        print(f'miniai-train: {e}' + ' Try a smaller --bs.'*isinstance(e, RuntimeError), file=sys.stderr)
         if isinstance(e, FloatingPointError): print(_so_far(out), file=sys.stderr)
         return 1
     r = run.config['result']

@@ -6,9 +6,9 @@
 __all__ = ['PALETTE', 'INK', 'STYLE', 'set_seed', 'same_random_state', 'map_tensors', 'to_cpu', 'clean_tb', 'clean_ipython_hist',
            'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'plot_style']
 
-# %% ../nbs/00_xtras.ipynb #01cb2311
+# %% ../nbs/00_xtras.ipynb #986e82ee
 import gc, os, platform, random, sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import copy
 from importlib.metadata import PackageNotFoundError, version
@@ -18,16 +18,18 @@ import matplotlib as mpl
 import numpy as np
 import torch
 
-# %% ../nbs/00_xtras.ipynb #e8704029
-def set_seed(seed:int, # Any integer; the same one gives the same run
-             deterministic:bool=False # Also refuse operations whose result varies from run to run (slower, mostly matters on GPUs)
+# %% ../nbs/00_xtras.ipynb #cce9e4cc
+def set_seed(seed:int, # Any integer (its last 64 bits count)
+             deterministic:bool=None # Refuse operations whose result varies from run to run (slower; matters on GPUs)? `None` leaves that as it is
             ):
     "Seed Python's, NumPy's and PyTorch's random numbers"
-    if deterministic: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    torch.use_deterministic_algorithms(deterministic)
-    random.seed(seed)
+    if deterministic is not None:
+        if deterministic: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = False
+    random.seed(seed % 2**64)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**64)
 
 # %% ../nbs/00_xtras.ipynb #14fd87a3
 @contextmanager
@@ -42,14 +44,14 @@ def same_random_state():
         if gpus: torch.cuda.set_rng_state_all(gpus)
         if mps is not None: torch.mps.set_rng_state(mps)
 
-# %% ../nbs/00_xtras.ipynb #e5c566d4
+# %% ../nbs/00_xtras.ipynb #50465f4a
 def map_tensors(f, # Called with each tensor
                 x # A tensor, or lists, tuples, named tuples and mappings of them, nested as you like
                ):
     "`x` with `f` applied to every tensor in it; numbers, strings, `None` and strangers pass through as they are"
     if isinstance(x, torch.Tensor): return f(x)
     if isinstance(x, Mapping):
-        res = copy(x)                       # keeps defaultdicts and other subclasses what they are
+        res = copy(x) if isinstance(x, MutableMapping) else dict(x)    # a defaultdict stays one
         for k,v in x.items(): res[k] = map_tensors(f, v)
         return res
     if isinstance(x, tuple) and hasattr(x, '_fields'): return type(x)(*(map_tensors(f, o) for o in x))
@@ -64,23 +66,35 @@ def to_cpu(x):
         return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
     return map_tensors(_f, x)
 
-# %% ../nbs/00_xtras.ipynb #619b885f
+# %% ../nbs/00_xtras.ipynb #f4dc6072
 def clean_tb():
     "Let go of the last error's traceback, and of every local variable it holds"
     for nm in ('last_exc', 'last_value', 'last_traceback', 'last_type'):
-        err = getattr(sys, nm, None)
-        tb = getattr(err, '__traceback__', err)
-        while hasattr(tb, 'tb_frame'):
-            try: tb.tb_frame.clear()
-            except RuntimeError: pass        # still running: the caller's own frame
-            tb = tb.tb_next
+        _clear_frames(getattr(sys, nm, None))
         if hasattr(sys, nm): setattr(sys, nm, None)
 
-# %% ../nbs/00_xtras.ipynb #88e64294
+def _clear_frames(err):
+    "Empty the frames of `err`, an exception or a traceback, and of the exceptions it came from"
+    tb = getattr(err, '__traceback__', err)
+    while hasattr(tb, 'tb_frame'):
+        try: tb.tb_frame.clear()
+        except RuntimeError: pass            # still running: the caller's own frame
+        tb = tb.tb_next
+    for o in (getattr(err, '__cause__', None), getattr(err, '__context__', None)):
+        if o is not None: _clear_frames(o)
+
+# %% ../nbs/00_xtras.ipynb #5ac7a50f
+def _shell():
+    "The running IPython shell, or `None`; never imports IPython"
+    return getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
+
 def clean_ipython_hist():
-    "Forget the values that earlier cells returned (`Out`, `_`, `__`); does nothing outside IPython"
-    ip = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
-    if ip is not None: ip.displayhook.flush()
+    "Forget the values that earlier cells returned (`Out`, `_`, `__`) and the last error; does nothing outside IPython"
+    ip = _shell()
+    if ip is None: return
+    if ip.displayhook.do_full_cache: ip.displayhook.flush()
+    for k in ('_','__','___'): ip.user_ns_hidden[k] = ''
+    ip.last_execution_result = ip.InteractiveTB.tb = None
 
 def clean_mem():
     "Free what a failed cell and the output history hold, on the CPU and on the accelerator"
@@ -90,25 +104,25 @@ def clean_mem():
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     elif torch.backends.mps.is_available(): torch.mps.empty_cache()
 
-# %% ../nbs/00_xtras.ipynb #b4676e9f
+# %% ../nbs/00_xtras.ipynb #5ac83061
 def in_notebook():
     "Is there a Jupyter front end (Jupyter, VS Code, Colab) to draw in? An IPython in a terminal is none"
-    ip = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
-    return hasattr(ip, 'kernel')
+    return hasattr(_shell(), 'kernel')
 
 def echoes():
     "Does whoever called us show the value of an expression by itself, as every interactive Python does?"
     return hasattr(sys, 'ps1')
 
-# %% ../nbs/00_xtras.ipynb #91c25864
+# %% ../nbs/00_xtras.ipynb #ca097c66
 def versions():
     "The machine and the versions that a result depends on, as a dict of strings and numbers"
-    res = {'python': platform.python_version(), 'system': f'{platform.system()} {platform.machine()}'}
+    res = {'python': platform.python_version(), 'system': f'{platform.system()} {platform.machine()}', 'cores': os.cpu_count()}
     for o in ('miniai-nb', 'torchvision', 'datasets', 'fastcore', 'numpy'):
         try: res[o] = version(o)
         except PackageNotFoundError: res[o] = 'not installed'
     res.update(torch=torch.__version__, threads=torch.get_num_threads())
-    if torch.cuda.is_available(): res['gpu'] = torch.cuda.get_device_name()
+    if torch.cuda.is_available(): res.update(gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda)
+    elif torch.backends.mps.is_available(): res['gpu'] = 'mps'
     return res
 
 # %% ../nbs/00_xtras.ipynb #e4098b43
