@@ -1,15 +1,19 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
 .PHONY: setup train test notebooks lab
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
 
+# nbdev's hooks look for its programs on the PATH, and register with Jupyter in the home folder; both is kept inside .venv
 .venv/.installed: settings.ini setup.py constraints.txt
-	@python3 -c 'import sys; sys.exit(sys.version_info<(3,11) and "miniai needs Python 3.11 or newer; python3 here is "+sys.version.split()[0])'
-	@test -x $(PY) || python3 -m venv .venv
+	@test -n "$(PYTHON)" || { echo 'miniai needs Python 3.11 or newer; none was found (PYTHON=/path/to/python names one)'; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@test ! -e .git || .venv/bin/nbdev_install_hooks
+	@mkdir -p .venv/home
+	@test ! -d .git || HOME=$(CURDIR)/.venv/home .venv/bin/nbdev_install_hooks
+	@test ! -d .git || { git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P'; printf '#!/bin/sh\n.venv/bin/nbdev_trust\n' > .git/hooks/post-merge; }
 	@touch $@
 
 train: setup   ## ARGS="--epochs 20" passes options on to miniai-train
@@ -20,11 +24,11 @@ test: setup
 	$(PY) tools/notebooks.py test
 	$(PY) -m pytest tests
 
-notebooks: setup   ## run all pages afresh and save their outputs; PAGES="03_learner" for some
+notebooks: setup   ## export, run pages afresh and save their outputs; PAGES="03_learner" for some
 	.venv/bin/nbdev_export
 	$(PY) tools/notebooks.py run $(PAGES)
 	$(PY) tools/notebooks.py readme
 
 lab: setup
 	$(PY) -m pip install --quiet jupyterlab
-	.venv/bin/jupyter lab nbs
+	JUPYTER_CONFIG_PATH=$(CURDIR)/.venv/home/.jupyter .venv/bin/jupyter lab nbs

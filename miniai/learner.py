@@ -8,7 +8,7 @@ __all__ = ['Callback', 'find_methods', 'CancelBatchException', 'CancelEpochExcep
            'is_class_loss', 'check_classes', 'TrainLearner', 'MomentumLearner', 'SingleBatchCB', 'TerminateOnNaN',
            'ProgressCB', 'LossCurve', 'LRFinderCB', 'unchanged', 'to_cpu']
 
-# %% ../nbs/03_learner.ipynb #273f3fe6
+# %% ../nbs/03_learner.ipynb #93d6cac2
 import csv, math, sys, time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import nn, optim
 from tqdm import tqdm
 
@@ -141,7 +142,7 @@ def _repr_markdown_(self:History):
     lines += [[_cell(k, row.get(k)) for k in self.columns] for row in self.rows]
     return '\n'.join('|' + '|'.join(o) + '|' for o in lines)
 
-# %% ../nbs/03_learner.ipynb #fbc76165
+# %% ../nbs/03_learner.ipynb #9d29dddf
 @patch
 def to_csv(self:History, path):
     "Write all rows to the file `path`, in full precision, as comma-separated values; an older file is replaced at once"
@@ -159,6 +160,7 @@ def plot(self:History, axs=None):
         for phase in ('train','valid'):
             if f'{phase}_{nm}' in self.columns: ax.plot(self['epoch'], self[f'{phase}_{nm}'], marker='.', label=phase)
         ax.set_xlabel('epoch'); ax.set_ylabel(nm)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend()
     return axs
 

@@ -59,7 +59,7 @@ def make_folder(out):
     except OSError as e: raise OSError(f'Cannot write to the output folder {out}: {e.strerror or e}. Choose another one (--out)') from e
     return out
 
-# %% ../nbs/13_train.ipynb #a87d678b
+# %% ../nbs/13_train.ipynb #8ead22ae
 def save_curve(history, path):
     "Draw the measures of `history` over the epochs into the file `path`"
     import matplotlib as mpl
@@ -73,12 +73,12 @@ def save_curve(history, path):
 def save_model(model, config, out):
     "Write `model.safetensors` and `config.json` into the folder `out`"
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from miniai.xtras import replacing
     state = {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
     bad = next((k for k,v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
     if bad: raise FloatingPointError(f'The weight {bad} is not finite; the model is not saved')
-    with replacing(out/'model.safetensors') as tmp: save_file(state, tmp)
+    with replacing(out/'model.safetensors') as tmp: tmp.write_bytes(save(state))
     with replacing(out/'config.json') as tmp: tmp.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding='utf-8')
 
 # %% ../nbs/13_train.ipynb #2555f6c0
@@ -160,8 +160,8 @@ def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, d
     save_model(learn.model, run_config(dls, options, learn.history, result), out)
     return load_run(out, device)
 
-# %% ../nbs/13_train.ipynb #8d74356f
-def default_out(data): 
+# %% ../nbs/13_train.ipynb #ad60023f
+def default_out(data):
     "The folder of a run of which only the `data` is known: its name, and the time"
     return f'runs/{Path(data).name}-{strftime("%Y%m%d-%H%M%S")}'
 

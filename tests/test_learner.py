@@ -3,11 +3,12 @@ import pytest, torch
 import torch.nn.functional as F
 from conftest import mlp
 from torch import nn, optim
+from torcheval.metrics import MulticlassAccuracy
 
 from miniai.conv import to_device
 from miniai.datasets import DataLoaders, TensorLoader
 from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, Learner, MetricsCB,
-                            MomentumLearner, SingleBatchCB, TerminateOnNaN, TrainCB, TrainLearner, run_cbs)
+                            MomentumLearner, SaveHistoryCB, SingleBatchCB, TerminateOnNaN, TrainCB, TrainLearner, run_cbs)
 
 BATCH = 'before_batch predict after_predict get_loss after_loss'.split()
 STEP = 'backward after_backward step after_step zero_grad'.split()
@@ -140,32 +141,72 @@ def test_means_weigh_by_items_and_are_numbers(learner, dls):
     assert h[0]['valid_accuracy'] == pytest.approx((preds.argmax(1)==dls.valid.y).float().mean().item())
     assert all(type(v) in (int, float) for v in h[0].values())
 
+def test_losses_are_summed_in_float32_and_by_items(dls):
+    "Half precision, and inputs in a dict"
+    class Half(nn.Linear):
+        def forward(self, x): return super().forward(x['x'].to(torch.bfloat16))
+    model = Half(4, 3, dtype=torch.bfloat16)
+    batches = [({'x': x, 'name': 'a'}, y) for x,y in dls.valid]*50
+    h = TrainLearner(model, DataLoaders(None, batches), F.cross_entropy).fit(1, train=False)
+    want = sum(F.cross_entropy(model(b[0]), b[1]).item()*len(b[1]) for b in batches)/sum(len(b[1]) for b in batches)
+    assert h[0]['valid_loss']==pytest.approx(want, rel=1e-4)
+
+def test_metrics_go_where_the_model_goes_whatever_the_order(dls):
+    seen = []
+    class Metric:
+        def reset(self): pass
+        def update(self, p, t): pass
+        def compute(self): return 0
+        def to(self, device): seen.append(str(device)); return self
+    class Meta(DeviceCB):
+        def before_batch(self, learn): raise CancelFitException()
+    TrainLearner(mlp(), dls, F.cross_entropy, cbs=[MetricsCB(m=Metric()), Meta('meta')]).fit(1)
+    assert seen==['meta']
+
+def test_an_epoch_whose_batches_were_all_cancelled(learner):
+    class Skip(Callback):
+        def before_batch(self, learn): raise CancelBatchException()
+    assert str(learner(cbs=Skip()).fit(1)[0]['train_loss'])=='nan'
+
+def test_nothing_to_do_is_an_error(learner):
+    with pytest.raises(ValueError, match='would do nothing'): learner().fit(1, train=False, valid=False)
+
+def test_saving_the_history_needs_a_folder(learner, tmp_path):
+    with pytest.raises(FileNotFoundError, match='There is no folder'): learner(cbs=SaveHistoryCB(tmp_path/'a'/'m.csv')).fit(1)
+    learner(cbs=SaveHistoryCB(tmp_path/'m.csv')).fit(2)
+    assert len((tmp_path/'m.csv').read_text().splitlines())==3
+
 def test_metrics_that_are_none(learner):
     with pytest.raises(ValueError, match="'loss' is taken"): MetricsCB(loss=MetricsCB)
     with pytest.raises(TypeError, match='reset, update and compute'): MetricsCB(accuracy=lambda p,t: 0)
 
+READS = 'item tolist __bool__ __float__ __int__ __index__ __array__ cpu numpy nonzero'.split()
+
 def test_nothing_is_read_from_the_device_per_step(monkeypatch):
-    "The number of reads does not grow with the number of batches"
-    counts = []
+    "The number of reads does not grow with the number of batches, but for a look at the losses every 20"
     def reads(n):
         def tl(k): return TensorLoader(torch.randn(16*k, 4), torch.zeros(16*k, dtype=torch.int64), 16)
+        learn = TrainLearner(mlp(), DataLoaders(tl(n), tl(n)), F.cross_entropy, cbs=[DeviceCB('cpu'), MetricsCB(accuracy=MulticlassAccuracy()), TerminateOnNaN()])
         count = 0
         with monkeypatch.context() as m:
-            for nm in ('item','tolist','__bool__','__float__','__int__','cpu','numpy'):
+            for nm in READS:
                 def counted(self, *a, _f=getattr(torch.Tensor, nm), **k):
                     nonlocal count
                     count += 1
                     return _f(self, *a, **k)
                 m.setattr(torch.Tensor, nm, counted)
-            class Count:        # a metric that accumulates on the device
-                def reset(self): self.n = torch.zeros(())
-                def update(self, preds, targs): self.n = self.n + (preds.argmax(1)==targs).sum()
-                def compute(self): return self.n
-            TrainLearner(mlp(), DataLoaders(tl(n), tl(n)), F.cross_entropy, cbs=[DeviceCB('cpu'), MetricsCB(hits=Count()), TerminateOnNaN(every=1000)],
-                         opt_func=lambda ps, lr: optim.SGD(ps, lr, foreach=False)).fit(1)
+            learn.fit(1)
         return count
-    few,many = reads(2),reads(20)
-    assert few==many
+    few,many = reads(19),reads(199)
+    assert few>0 and many-few<=2*2*(200//20), (few, many)
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='counts waits of a GPU')
+def test_a_gpu_is_not_waited_for_within_an_epoch(dls):
+    class Strict(Callback):
+        def before_batch(self, learn): torch.cuda.set_sync_debug_mode('error' if learn.iter else 'default')
+        def cleanup_batch(self, learn): torch.cuda.set_sync_debug_mode('default')
+    data = DataLoaders(*[[tuple(o.cuda() for o in b) for b in dl] for dl in (dls.train, dls.valid)])
+    TrainLearner(mlp(), data, F.cross_entropy, cbs=[DeviceCB('cuda'), MetricsCB(accuracy=MulticlassAccuracy()), TerminateOnNaN(1000), Strict()]).fit(2)
 
 def test_the_batch_is_not_copied(dls):
     xb,yb = next(iter(dls.valid))
@@ -191,9 +232,14 @@ def with_labels(y, n_out=3, x=None):
     return TrainLearner(nn.Linear(4, n_out), DataLoaders(TensorLoader(x, y, 4)), F.cross_entropy)
 
 @pytest.mark.parametrize('y,why', [([0,1,2,3], 'labels go from 0 to 3, but the model has 3 outputs'), ([0,1,-1,2], 'labels go from -1 to 2'),
-                                   ([0]*4+[9]*4, 'labels go from 9 to 9')])
+                                   ([0]*4+[9]*4, 'labels go from 0 to 9')])
 def test_labels_out_of_range(y, why):
     with pytest.raises(ValueError, match=why): with_labels(y).fit(1, valid=False)
+
+def test_labels_out_of_range_in_a_later_batch_of_a_loader_that_does_not_know():
+    learn = with_labels([0]*4+[9]*4)
+    learn.dls = DataLoaders(list(learn.dls.train))
+    with pytest.raises(ValueError, match='labels go from 9 to 9'): learn.fit(1, valid=False)
 
 def test_ignored_labels_are_not_out_of_range():
     assert len(with_labels([0,1,-100,2]).fit(1, valid=False))==1
@@ -213,7 +259,9 @@ def test_other_errors_of_a_loss_stay_what_they_are(learner):
 def test_an_empty_or_missing_loader(dls):
     with pytest.raises(ValueError, match='train loader is empty'): TrainLearner(mlp(), DataLoaders([], dls.valid), F.cross_entropy).fit(1)
     with pytest.raises(ValueError, match='valid loader is empty'): TrainLearner(mlp(), DataLoaders(dls.train, []), F.cross_entropy).fit(1)
-    with pytest.raises(ValueError, match='no valid loader'): TrainLearner(mlp(), DataLoaders(dls.train), F.cross_entropy).fit(1)
+    log = Log()
+    with pytest.raises(ValueError, match='no valid loader'): TrainLearner(mlp(), DataLoaders(dls.train), F.cross_entropy).fit(1, cbs=log)
+    assert log.log==[]          # before anything was trained
 
 def test_a_class_instead_of_a_callback(dls):
     with pytest.raises(TypeError, match=r'write TrainCB\(\)'): Learner(mlp(), dls, cbs=[TrainCB])

@@ -1,5 +1,5 @@
 "The command as somebody would use it, and misuse it"
-import csv, json, signal, subprocess, sys, time
+import csv, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest, torch
@@ -10,7 +10,7 @@ from miniai.datasets import get_dls
 from miniai.train import load_run, run_training
 
 COMMAND = str(Path(sys.executable).parent/'miniai-train')
-FAST = ['--limit', '600', '--bs', '128', '--epochs', '2']
+FAST = ['--limit', '600', '--bs', '128', '--epochs', '2', '--device', 'cpu']
 
 def command(*args, **kw): return subprocess.run([COMMAND, *map(str, args)], capture_output=True, text=True, **kw)
 
@@ -44,11 +44,17 @@ def test_quiet_prints_the_result_only(tmp_path):
     res = command(*FAST, '--quiet', '--out', tmp_path/'q')
     assert len(res.stdout.splitlines())==1 and res.stdout.startswith('Test accuracy') and not res.stderr
 
-def test_the_same_seed_gives_the_same_run(tmp_path, out):
-    torch.set_num_threads(1)
-    a,b = (run_training(2, 128, limit=300, out=tmp_path/o, quiet=True) for o in 'ab')
+def test_the_same_seed_gives_the_same_run_quiet_or_not(tmp_path):
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    for o,q in (('a', []), ('b', ['--quiet'])): assert command('--limit', '300', '--bs', '128', '--epochs', '2', '--device', 'cpu', '--out', tmp_path/o, *q, env=env).returncode==0
+    a,b = (load_run(tmp_path/o, 'cpu') for o in 'ab')
     assert a.config['history'][-1]['valid_loss']==b.config['history'][-1]['valid_loss']
     for x,y in zip(a.model.state_dict().values(), b.model.state_dict().values()): assert torch.equal(x, y)
+
+def test_loading_a_run_rolls_no_dice(out):
+    torch.manual_seed(1); a = torch.rand(1)
+    torch.manual_seed(1); load_run(out); b = torch.rand(1)
+    assert torch.equal(a, b)
 
 def test_the_saved_model_is_the_one_that_was_tested(out):
     run,test = load_run(out),get_dls(valid=5_000, limit=10).test
@@ -63,7 +69,7 @@ def test_predict_takes_pictures_of_every_kind(out, tmp_path):
     im = Image.fromarray(x[0].numpy())
     im.save(tmp_path/'p.png'); im.convert('RGB').save(tmp_path/'p.bmp')
     normalised = (x.float()/255-.2860)/.3530
-    for o in (x[0], x[None], x.float()/255, x.numpy(), im, im.convert('RGB'), im.convert('RGBA'), str(tmp_path/'p.png'), tmp_path/'p.bmp', normalised, normalised[None], im.resize((280,280), 0)):
+    for o in (x[0], x[None], x.float()/255, x.numpy(), im, im.convert('RGB'), im.convert('RGBA'), str(tmp_path/'p.png'), tmp_path/'p.bmp', normalised, normalised[None], normalised.double(), im.resize((280,280), 0)):
         assert run.predict(o).probs[want.label]==pytest.approx(want.prob, abs=.02), o
     photo = ImageOps.invert(im).resize((280,280), 0).convert('RGB')        # dark on white
     assert run.predict(photo).probs[want.label]==pytest.approx(want.prob, abs=.02)
@@ -76,14 +82,16 @@ def test_predict_explains_what_it_cannot_take(out, tmp_path):
     with pytest.raises(ValueError, match='not a picture that can be read'): run.predict(tmp_path/'a.png')
     with pytest.raises(ValueError, match='One picture has the shape'): run.predict(torch.zeros(2, 1, 28, 28))
     with pytest.raises(TypeError, match='got int'): run.predict(3)
+    with pytest.raises(ValueError, match='between 0 and 1; got up to 255'): run.predict(torch.full((28,28), 255.))
 
 def test_runs_that_cannot_be_loaded(out, tmp_path):
     with pytest.raises(FileNotFoundError, match='not a finished run'): load_run(tmp_path)
     for o in out.iterdir(): (tmp_path/o.name).write_bytes(o.read_bytes())
     (tmp_path/'model.safetensors').write_bytes((out/'model.safetensors').read_bytes()[:5000])
     with pytest.raises(ValueError, match='damaged'): load_run(tmp_path)
-    (tmp_path/'config.json').write_text('{')
-    with pytest.raises(ValueError, match='damaged'): load_run(tmp_path)
+    for text in ('{', '[]', '{"format": 7}'):
+        (tmp_path/'config.json').write_text(text)
+        with pytest.raises(ValueError, match='damaged or made by another version'): load_run(tmp_path)
 
 def test_other_data(tmp_path):
     from test_datasets import image_folder
@@ -94,13 +102,30 @@ def test_other_data(tmp_path):
     data = image_folder(tmp_path/'data2', ('train',), n=40)
     assert run_training(1, 8, data=str(data), out=tmp_path/'out2', quiet=True).config['result']['split']=='valid'
 
+def test_a_split_to_watch_is_watched(tmp_path):
+    from test_datasets import image_folder
+    data = image_folder(tmp_path/'data', ('train','validation','test'), n=20)
+    log = command('--data', data, '--bs', '8', '--epochs', '1', '--out', tmp_path/'o').stdout
+    assert '20 images to train, 20 to watch, 20 to be tested on' in log
+
+def test_an_older_run_in_the_same_folder(out, tmp_path):
+    "Its measures go when a new run begins, its network stays until the new one is there"
+    for o in out.iterdir(): (tmp_path/o.name).write_bytes(o.read_bytes())
+    res = command('--limit', '2000', '--bs', '64', '--lr', '1e12', '--device', 'cpu', '--out', tmp_path)
+    assert 'No epoch was finished' in res.stderr and not (tmp_path/'metrics.csv').exists() and load_run(tmp_path)
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path):
+    command('--data', './nowhere', '--out', tmp_path/'o')
+    assert not (tmp_path/'o').exists()
+
 def test_a_last_batch_of_one_image(tmp_path): run_training(1, 100, limit=201, out=tmp_path/'o', quiet=True)
 
 # Bad input -------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('args,why', [
     (['--bs', '0'], 'batch size must be a whole number of at least 1; got 0'), (['--epochs', '0'], 'epochs'), (['--lr', '0'], 'lr is 0.0'), (['--lr', 'nan'], 'lr is nan'),
-    (['--limit', '0'], 'limit must be'), (['--device', 'abacus'], "no device 'abacus'"), (['--data', './nowhere'], 'There is no folder ./nowhere'), (['--size', '-3'], 'size')])
+    (['--limit', '0'], 'limit must be'), (['--device', 'abacus'], "no device 'abacus'"), (['--data', './nowhere'], 'There is no folder ./nowhere'), (['--size', '-3'], 'size must be'),
+    (['--bs', '1'], 'batch size is 1'), (['--limit', '1'], '1 image to train on'), (['--seed', str(10**30)], 'fit into 64 bits')])
 def test_bad_options(args, why, tmp_path):
     res = command(*args, '--out', tmp_path/'o')
     assert res.returncode==1 and why in res.stderr and 'Traceback' not in res.stderr, res.stderr

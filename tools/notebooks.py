@@ -46,7 +46,7 @@ def test_one(path):
     "Run a page in a process of its own; what it printed if it failed, else nothing"
     code = f'from nbdev.test import nbdev_test; nbdev_test(path={str(path)!r}, n_workers=0, do_print=True)'
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
-    start,res = time.perf_counter(),subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True)
+    start,res = time.perf_counter(),subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=1800)
     print(f'{"ok    " if res.returncode==0 else "FAILED"} {path.stem} ({time.perf_counter()-start:.0f} s)', flush=True)
     return '' if res.returncode==0 else f'--- {path.stem} ---\n{res.stdout}{res.stderr}'
 
@@ -73,8 +73,8 @@ def check():
         for o in (tmp/'miniai').glob('*.py'):
             if o.name not in ('__init__.py', 'all.py'): o.unlink()
         code = 'from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; nbdev_export(); nbdev_clean()'
-        subprocess.run([sys.executable, '-c', code], cwd=tmp, check=True, env={**os.environ, 'PYTHONPATH': str(tmp)})
-        for o in differences(ROOT/'miniai', tmp/'miniai', '*.py'): complaints.append(f'miniai/{o} is not what the notebooks export: run nbdev_export')
+        subprocess.run([sys.executable, '-c', code], cwd=tmp, check=True, timeout=600, env={**os.environ, 'PYTHONPATH': str(tmp)})
+        for o in differences(ROOT/'miniai', tmp/'miniai', '*.py'): complaints.append(f'miniai/{o} is not what the notebooks export: run nbdev_export' if (tmp/'miniai'/o).exists() else f'miniai/{o} is exported by no notebook: delete it')
         for o in differences(NBS, tmp/'nbs', '*.ipynb'): complaints.append(f'nbs/{o} is not clean: run nbdev_clean')
     if (ROOT/'README.md').read_text(encoding='utf-8') != readme(): complaints.append('README.md is not made from nbs/index.ipynb: run python tools/notebooks.py readme')
     if complaints: sys.exit('\n'.join(complaints))
