@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Hook', 'Hooks', 'HooksCallback', 'is_leaf', 'append_stats', 'get_hist', 'get_min', 'ActivationStats', 'set_seed']
 
-# %% ../nbs/04_activations.ipynb #91b51f57
+# %% ../nbs/04_activations.ipynb #03d3f605
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -14,7 +14,7 @@ from torch import nn
 
 from .datasets import get_grid, show_image
 from .learner import Callback
-from .xtras import set_seed, to_cpu
+from .xtras import map_tensors, set_seed, to_cpu
 
 # %% ../nbs/04_activations.ipynb #94582897
 _all_ = ['set_seed']
@@ -72,11 +72,14 @@ def is_leaf(m):
     "Does module `m` contain no other modules?"
     return next(m.children(), None) is None
 
-# %% ../nbs/04_activations.ipynb #90328beb
+# %% ../nbs/04_activations.ipynb #7dded312
 def append_stats(hook, mod, inp, outp):
     "Append mean, standard deviation and a 40-bin histogram of the absolute values of `outp` (the first, of several) to `hook.stats`"
     if not hasattr(hook, 'stats'): hook.stats = ([],[],[])
-    acts = (outp[0] if isinstance(outp, (tuple,list)) else outp).detach().float()
+    found = []
+    map_tensors(found.append, outp)
+    if not found: return
+    acts = found[0].detach().float()
     hook.stats[0].append(acts.mean())
     hook.stats[1].append(acts.std())
     hook.stats[2].append(acts.abs().nan_to_num(10.).clamp(max=10).histc(40, 0, 10))

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['def_device', 'conv', 'to_device', 'collate_device', 'check_device']
 
-# %% ../nbs/02_conv.ipynb #f7183e9d
+# %% ../nbs/02_conv.ipynb #1596a4d2
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import default_collate
 
 from .xtras import map_tensors
@@ -31,7 +32,7 @@ def conv(ni:int, # Channels in
     if act: layers.append(nn.ReLU() if act is True else act())
     return nn.Sequential(*layers)
 
-# %% ../nbs/02_conv.ipynb #b361dcb1
+# %% ../nbs/02_conv.ipynb #1343f375
 def_device = 'mps' if torch.backends.mps.is_available() else 'cuda' if torch.cuda.is_available() else 'cpu'
 
 def to_device(x, # A tensor, or tensors in any nest of lists, tuples and mappings
@@ -40,6 +41,7 @@ def to_device(x, # A tensor, or tensors in any nest of lists, tuples and mapping
     "`x` with every tensor on `device`; tensors that are there already are not copied"
     if isinstance(x, nn.Module): raise TypeError('to_device is for data; a model is moved by model.to(device)')
     wait = torch.device(device).type!='cuda'     # only copies *to* a CUDA device may be left unfinished: later work there queues behind them
+    if isinstance(x, PackedSequence): return x.to(device)       # a tuple of tensors, some of which stay on the CPU
     return map_tensors(lambda t: t.to(device, non_blocking=not wait), x)
 
 def collate_device(b, # A list of rows, as a `DataLoader` collects them

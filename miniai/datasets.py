@@ -8,8 +8,9 @@ __all__ = ['ALIASES', 'STATS', 'embedded_path', 'show_image', 'subplots', 'get_g
            'check_memory', 'TensorLoader', 'stratified', 'hub_reachable', 'load_dd', 'find_columns', 'read_labels',
            'choose_splits', 'pixel_stats', 'get_dls']
 
-# %% ../nbs/01_datasets.ipynb #bdf89057
+# %% ../nbs/01_datasets.ipynb #c6a34657
 import os
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
@@ -24,7 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 from tqdm import tqdm
 
 # %% ../nbs/01_datasets.ipynb #85272349
@@ -117,7 +118,7 @@ class collate_dict:
         b = default_collate(b)
         return tuple(b[k] for k in self.columns)
 
-# %% ../nbs/01_datasets.ipynb #bb0061bd
+# %% ../nbs/01_datasets.ipynb #d3a30a67
 class DataLoaders:
     "The loaders of one data set: `train`, `valid` and `test` (either may be `None`), with the class names"
     def __init__(self, train, valid=None, test=None, classes=None):
@@ -129,13 +130,14 @@ class DataLoaders:
                 as_tuple:bool=True, # Batches are tuples in the order of the columns, not dicts
                 **kwargs # Passed on to every `DataLoader`, such as `num_workers`
                ):
-        "Stock PyTorch `DataLoader`s over the splits of `dd`; the training rows are shuffled"
+        "Stock PyTorch `DataLoader`s over the splits of `dd`; the training rows are shuffled, unless they come as a stream"
         check_bs(batch_size)
         if 'train' not in dd: raise ValueError(f"No 'train' split among {list(dd)}; name one of them 'train'")
-        if as_tuple and hasattr(dd['train'], 'features'): kwargs.setdefault('collate_fn', collate_dict(dd['train']))
-        loaders = [nm and DataLoader(dd[nm], batch_size, shuffle=nm=='train', **kwargs) for nm in find_splits(dd)]
-        feature = getattr(dd['train'], 'features', {}).get('label')
-        return cls(*loaders, classes=getattr(feature, 'names', None))
+        feats = getattr(dd['train'], 'features', None)
+        if not isinstance(feats, Mapping): feats = {}       # not a data set of `datasets`
+        if as_tuple and feats: kwargs.setdefault('collate_fn', collate_dict(dd['train']))
+        def dl(nm): return DataLoader(dd[nm], batch_size, shuffle=nm=='train' and not isinstance(dd[nm], IterableDataset), **kwargs)
+        return cls(*(nm and dl(nm) for nm in find_splits(dd)), classes=getattr(feats.get('label'), 'names', None))
 
     def __repr__(self):
         sizes = [f'{k} {_len(getattr(o, "dataset", o))} rows in {_len(o)} batches' for k in ('train','valid','test') if (o := getattr(self, k)) is not None]
@@ -163,7 +165,7 @@ def check_bs(bs):
     "Raise unless `bs` can be a batch size"
     check_count('The batch size', bs)
 
-# %% ../nbs/01_datasets.ipynb #cc5ed204
+# %% ../nbs/01_datasets.ipynb #3a777028
 def _open(o):
     "The picture in `o`, a dict with bytes or a path, as `datasets` stores it"
     im = Image.open(BytesIO(o['bytes']) if o.get('bytes') is not None else o['path'])
@@ -180,7 +182,9 @@ def to_pixels(im, # PIL image of any mode
               size=None # As in `fit_size`; `None` leaves it
              ): # uint8 array: `(h, w)` if the picture is grey, else `(h, w, 3)`
     "The pixels of a picture; transparency is dropped, 16-bit grey scaled to 8"
-    if im.mode.startswith('I'): im = Image.fromarray((np.asarray(im)/257).clip(0,255).astype(np.uint8))      # 16 bits of grey
+    if im.mode.startswith('I'):                 # grey of 16 bits; mode I may hold 8 as well
+        a = np.asarray(im)
+        im = Image.fromarray((a if im.mode=='I' and a.max()<256 else a/257).clip(0,255).astype(np.uint8))
     elif im.mode=='F': raise ValueError('its pixels are floating-point numbers of unknown range')
     elif im.mode not in ('L','RGB'): im = im.convert('L' if im.mode in ('1','LA','La') else 'RGB')
     return np.asarray(im if size is None else fit_size(im, size))
@@ -304,14 +308,14 @@ def _quiet():
     finally:
         if not old: hfds.enable_progress_bars()
 
-# %% ../nbs/01_datasets.ipynb #0569ebb4
+# %% ../nbs/01_datasets.ipynb #bc744760
 def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local folder; the default is embedded
            ): # a `DatasetDict`
     "Load a data set, or say in a sentence why not"
     name = str(name)
     if name in ALIASES: name = str(embedded_path())
     path = Path(name).expanduser()
-    if path.is_dir(): return _load_folder(path)
+    if path.is_dir(): return _load_folder(path.resolve())
     if path.exists(): raise ValueError(f'{name} is a file; give the folder that holds the images or parquet files')
     if name.count('/')>1 or name.startswith(('.','~','/')): raise FileNotFoundError(f'There is no folder {name}')
     online = hub_reachable()
@@ -350,7 +354,7 @@ def _is_parquet(path):
     except Exception: return False
     return True
 
-# %% ../nbs/01_datasets.ipynb #8c519a0f
+# %% ../nbs/01_datasets.ipynb #60dbe191
 def find_columns(ds, # A `datasets.Dataset`
                  image:str=None, # Name of the image column, if it is known
                  label:str=None # Name of the label column, if it is known
@@ -363,8 +367,10 @@ def find_columns(ds, # A `datasets.Dataset`
     if len(images)!=1: raise ValueError(f'Which column holds the images? Pass image=, one of {images or list(feats)}')
     usual = ('label', 'labels', 'fine_label', 'class', 'target', 'category')
     labels = [label] if label else [k for k,v in feats.items() if isinstance(v, hfds.ClassLabel)]
-    labels = [o for o in usual if o in labels][:1] or labels or [o for o in usual if o in feats][:1]
-    if len(labels)!=1: raise ValueError(f'Which column holds the labels? Pass label=, one of {labels or list(feats)}')
+    others = [o for o in feats if o not in images]
+    labels = [o for o in usual if o in labels][:1] or labels or [o for o in usual if o in feats][:1] or (others if len(others)==1 else [])
+    if not others: raise ValueError(f'There are no labels, only the column {images[0]!r}: put the images into folders named after two classes or more')
+    if len(labels)!=1: raise ValueError(f'Which column holds the labels? Pass label=, one of {labels or others}')
     return images[0],labels[0]
 
 # %% ../nbs/01_datasets.ipynb #61371909

@@ -8,7 +8,7 @@ __all__ = ['Callback', 'find_methods', 'CancelBatchException', 'CancelEpochExcep
            'is_class_loss', 'check_classes', 'TrainLearner', 'MomentumLearner', 'SingleBatchCB', 'TerminateOnNaN',
            'ProgressCB', 'LossCurve', 'LRFinderCB', 'unchanged', 'to_cpu']
 
-# %% ../nbs/03_learner.ipynb #93d6cac2
+# %% ../nbs/03_learner.ipynb #18dbc731
 import csv, math, sys, time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -90,7 +91,7 @@ class with_cbs:
             finally: o.callback(cleanup)
         return _f
 
-# %% ../nbs/03_learner.ipynb #9f214fb0
+# %% ../nbs/03_learner.ipynb #de5ec0da
 class History:
     "What `fit` measured: a list of dicts, one for each epoch; `h['valid_loss']` is a column"
     def __init__(self): self.rows,self.shown_in = [],None
@@ -109,7 +110,10 @@ class History:
         return [o for o in names if o!='time'] + ['time']*('time' in names)
 
     def __len__(self): return len(self.rows)
-    def __getitem__(self, i): return [row.get(i) for row in self.rows] if isinstance(i, str) else self.rows[i]
+    def __getitem__(self, i):
+        if not isinstance(i, str): return self.rows[i]
+        if i not in self.columns: raise KeyError(f'There is no column {i!r}; the columns are {self.columns}')
+        return [row.get(i) for row in self.rows]
 
 # %% ../nbs/03_learner.ipynb #5ca7622a
 def _cell(k, v):
@@ -142,7 +146,7 @@ def _repr_markdown_(self:History):
     lines += [[_cell(k, row.get(k)) for k in self.columns] for row in self.rows]
     return '\n'.join('|' + '|'.join(o) + '|' for o in lines)
 
-# %% ../nbs/03_learner.ipynb #9d29dddf
+# %% ../nbs/03_learner.ipynb #eed74c3d
 @patch
 def to_csv(self:History, path):
     "Write all rows to the file `path`, in full precision, as comma-separated values; an older file is replaced at once"
@@ -153,10 +157,10 @@ def to_csv(self:History, path):
 
 @patch
 def plot(self:History, axs=None):
-    "Draw each measure over the epochs, train and valid together; returns the axes"
-    names = list(dict.fromkeys(k.split('_', 1)[1] for k in self.columns if k.startswith(('train_','valid_'))))
+    "Draw each measure that is a number over the epochs, train and valid together; returns the axes"
+    names = list(dict.fromkeys(k.split('_', 1)[1] for k in self.columns if k.startswith(('train_','valid_')) and all(isinstance(o, (int, float, type(None))) for o in self[k])))
     if axs is None: _,axs = plt.subplots(1, len(names) or 1, figsize=(5*len(names) or 5, 3.2), squeeze=False)
-    for ax,nm in zip(axs.flat, names):
+    for ax,nm in zip(np.atleast_1d(axs).flat, names):
         for phase in ('train','valid'):
             if f'{phase}_{nm}' in self.columns: ax.plot(self['epoch'], self[f'{phase}_{nm}'], marker='.', label=phase)
         ax.set_xlabel('epoch'); ax.set_ylabel(nm)
@@ -183,11 +187,16 @@ class DeviceCB(Callback):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/03_learner.ipynb #1c6255ad
+# %% ../nbs/03_learner.ipynb #e526c01c
 def _n_items(batch):
-    "The length of the first tensor in `batch`"
-    if isinstance(batch, torch.Tensor): return len(batch)
-    return _n_items(next(iter(batch.values() if isinstance(batch, Mapping) else batch)))
+    "The length of the first tensor in `batch`, or of its first list; 1 if there is neither"
+    sizes = []
+    map_tensors(lambda t: sizes.append(len(t)) if t.ndim else None, batch)
+    while not sizes and isinstance(batch, (tuple, list, Mapping)) and len(batch):
+        first = next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
+        if isinstance(first, str): return len(batch)
+        batch = first
+    return sizes[0] if sizes else 1
 
 class MetricsCB(Callback):
     "Record the mean loss and the metrics (objects with `reset`, `update(preds, targs)` and `compute`) of every epoch"
@@ -213,14 +222,14 @@ class MetricsCB(Callback):
 
     def after_batch(self, learn):
         n = _n_items(learn.batch)
-        self.total,self.n = self.total + learn.loss.detach().float()*n,self.n + n
+        self.total,self.n = self.total + torch.as_tensor(learn.loss).detach().float()*n,self.n + n
         if not self.metrics: return
         preds = map_tensors(torch.Tensor.detach, learn.preds)
         for m in self.metrics.values(): m.update(preds, *learn.batch[learn.n_inp:])
 
     def after_epoch(self, learn):
         values = {'loss': self.total/self.n if self.n else math.nan, **{k: m.compute() for k,m in self.metrics.items()}}
-        values = {k: v.tolist() if hasattr(v, 'tolist') else v for k,v in values.items()}
+        values = map_tensors(torch.Tensor.tolist, {k: v.item() if hasattr(v, 'item') and getattr(v, 'size', 0)==1 else v for k,v in values.items()})
         learn.history.record(learn.epoch+1, learn.phase, values, time.perf_counter()-self.start)
 
 # %% ../nbs/03_learner.ipynb #f07359bf
@@ -297,7 +306,7 @@ def callback(self:Learner, method_nm):
     if method_nm not in self._methods: self._methods[method_nm] = find_methods(self.cbs, method_nm)
     call_methods(self._methods[method_nm], method_nm, self)
 
-# %% ../nbs/03_learner.ipynb #426c5f7c
+# %% ../nbs/03_learner.ipynb #e04e0336
 @patch
 def _check(self:Learner, train):
     "Raise if a loader is missing, or a step that is defined neither here nor in a callback"
@@ -305,6 +314,9 @@ def _check(self:Learner, train):
         if getattr(self.dls, o, None) is None: raise ValueError(f'There is no {o} loader in {self.dls!r}; pass fit({o}=False), or add one')
     if not self.phases: raise ValueError('fit(train=False, valid=False) would do nothing; leave one of the two out')
     steps = ('predict','get_loss') + ('backward','step','zero_grad')*bool(train)
+    for cb in self.cbs:         # what the class does itself, no callback is asked for
+        ignored = [o for o in steps if getattr(type(cb), o, None) not in (None, getattr(TrainCB, o)) and getattr(type(self), o) is not getattr(Learner, o)]
+        if ignored: raise ValueError(f'{type(cb).__name__} defines {", ".join(ignored)}, which {type(self).__name__} does itself and would not call; use it with a plain Learner')
     missing = [o for o in steps if getattr(type(self), o) is getattr(Learner, o) and o not in vars(self) and not find_methods(self.cbs, o)]
     if missing: raise ValueError(f'This {type(self).__name__} has no way to {", ".join(missing)}: add a callback that has, such as TrainCB(), or use TrainLearner')
 
@@ -345,7 +357,7 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
     finally: self.cbs,self._methods = old,None
     return self.history
 
-# %% ../nbs/03_learner.ipynb #cdf5c704
+# %% ../nbs/03_learner.ipynb #94959a72
 @patch
 def compute_loss(self:Learner):
     "The loss of `preds` against the targets of the batch; a mismatch of the two is explained in a sentence"
@@ -353,7 +365,7 @@ def compute_loss(self:Learner):
     if self.iter==0 and is_class_loss(self.loss_func): check_classes(self.loss_func, self.preds, *targs, labels=getattr(self.dl, 'y', None))
     try: return self.loss_func(self.preds, *targs)
     except (RuntimeError, IndexError, ValueError):
-        if self.preds.device.type=='cpu': check_classes(self.loss_func, self.preds, *targs)      # after an error a GPU answers nothing any more
+        if isinstance(self.preds, torch.Tensor) and self.preds.device.type=='cpu': check_classes(self.loss_func, self.preds, *targs)      # after an error a GPU answers nothing any more
         raise
 
 class TrainCB(Callback):
@@ -599,7 +611,7 @@ def unchanged(model):
             for k,p in model.named_parameters(): p.grad = None if grads[k] is None else grads[k].to(p.device)
             for m,mode in modes: m.training = mode
 
-# %% ../nbs/03_learner.ipynb #f56dd3c4
+# %% ../nbs/03_learner.ipynb #fd5de32e
 @patch
 def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
             max_mult:float=3, # Stop when the loss is so many times its minimum
@@ -609,7 +621,7 @@ def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
            ): # The `LRFinderCB`, with `lrs`, `losses` and a `suggestion`
     "Try ever higher learning rates on the training data, show the losses, and leave model and learner as they were (a `DeviceCB` does move the model)"
     finder,trial = LRFinderCB(gamma, max_mult),copy(self)
-    trial.cbs = [cb for cb in self.cbs if cb.in_trial]
+    trial.cbs = [cb for cb in self.cbs if getattr(cb, 'in_trial', True)]
     with unchanged(self.model): trial.fit(max_epochs, valid=False, lr=start_lr, cbs=finder)
     if not math.isfinite(finder.best): raise FloatingPointError(f'The loss is {finder.losses[0]} already at the lowest learning rate, {start_lr}; look at the data and the model first')
     if plot: finder.plot()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SummaryRow', 'layer_macs', 'Summary', 'shape_of', 'count_calls', 'summarize']
 
-# %% ../nbs/08_summary.ipynb #b40a7157
+# %% ../nbs/08_summary.ipynb #0c688703
 from collections import namedtuple
 from contextlib import contextmanager
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from .conv import to_device
 from .learner import Learner, TrainCB, unchanged
-from .xtras import echoes
+from .xtras import echoes, same_random_state
 
 # %% ../nbs/08_summary.ipynb #ea1a6cd3
 def layer_macs(m, # A module
@@ -54,7 +54,7 @@ class Summary:
         head,*rows = ['|' + '|'.join(o) + '|' for o in self.cells()]
         return '\n'.join([head, '|:--|:--|:--|--:|--:|', *rows, '', self.total()])
 
-# %% ../nbs/08_summary.ipynb #8080c935
+# %% ../nbs/08_summary.ipynb #78f56fa4
 def shape_of(x):
     "The shape of a tensor, as a tuple; for lists, tuples and dicts of them, those of all; else the name of the type"
     if isinstance(x, torch.Tensor): return tuple(x.shape)
@@ -66,10 +66,12 @@ def shape_of(x):
 def count_calls(model, tops):
     "Meanwhile count what is called inside `model`; gives a dict from each of `tops` to its `[input shape, output shape, MACs]`"
     found,running,handles = {m: [None,None,0] for m in tops},[],[]
+    owner = {sub: m for m in reversed(tops) for sub in m.modules()}      # a ModuleList is never called, only what is in it
     def enter(m, args, kwargs): running.append(m)
     def count(m, args, kwargs, out):
         inp = args[0] if args else next(iter(kwargs.values()), None)
-        if running: found[running[-1]][2] += layer_macs(m, inp, out)
+        top = running[-1] if running else owner.get(m)
+        if top is not None: found[top][2] += layer_macs(m, inp, out)
     def leave(m, args, kwargs, out):
         running.pop()
         if found[m][1] is None: found[m][:2] = shape_of(args[0] if len(args)==1 and not kwargs else [*args, *kwargs.values()]),shape_of(out)
@@ -81,12 +83,13 @@ def count_calls(model, tops):
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/08_summary.ipynb #8e5bc3c6
+# %% ../nbs/08_summary.ipynb #3733ef5d
 def summarize(model, # Any module
               *inputs, # What it is called with, on its device; the first dimension of the first tensor is the batch
               **kwargs # Passed on to the model as well
              ): # `Summary`
     "Call the model once, in evaluation mode, and count; the model is left as it was"
+    model = getattr(model, '_orig_mod', model)      # what torch.compile wraps
     tops = list(model.children()) or [model]
     with unchanged(model), torch.no_grad(), count_calls(model, tops) as found:
         model.eval()
@@ -95,15 +98,17 @@ def summarize(model, # Any module
     rows = [SummaryRow(type(m).__name__, *found[m][:2], sum(p.numel() for p in m.parameters()), found[m][2]//bs) for m in tops]
     return Summary(rows, sum(p.numel() for p in model.parameters()), bs)
 
-# %% ../nbs/08_summary.ipynb #e3aca730
+# %% ../nbs/08_summary.ipynb #7d0ea314
 @patch
 def summary(self:Learner):
     "A table of the model's modules, for one batch of the learner's data (validation, if there is any); returns the `Summary`"
     loader = self.dls.train if getattr(self.dls, 'valid', None) is None else self.dls.valid
     n_inp = next((cb.n_inp for cb in self.cbs if isinstance(cb, TrainCB)), self.n_inp)
     p = next(iter(self.model.parameters()), None)
-    with unchanged(self.model):
-        batch = next(iter(loader))[:n_inp]
-        res = summarize(self.model, *(batch if p is None else to_device(batch, p.device)))
+    with same_random_state(): batch = next(iter(loader))
+    if isinstance(batch, torch.Tensor): batch = (batch,)
+    if not isinstance(batch, (tuple, list)): raise TypeError(f'The batches are of the type {type(batch).__name__}; call summarize(model, …) as you would call the model')
+    inputs = batch[:n_inp]
+    res = summarize(self.model, *(inputs if p is None else to_device(inputs, p.device)))
     if not echoes(): print(res)
     return res

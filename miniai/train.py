@@ -7,14 +7,15 @@ __all__ = ['parser', 'build_model', 'model_config', 'make_folder', 'save_curve',
            'get_learner', 'check_options', 'describe', 'background', 'run_training', 'default_out', 'get_data',
            'fit_and_record', 'evaluate', 'run_config', 'Prediction', 'open_image', 'Run', 'load_run', 'main']
 
-# %% ../nbs/13_train.ipynb #afdc0a08
+# %% ../nbs/13_train.ipynb #029f54a8
 import argparse, json, os, sys, tempfile, warnings
+from itertools import count
 from pathlib import Path
 from time import strftime
 
 from . import __version__
 
-# %% ../nbs/13_train.ipynb #09b36805
+# %% ../nbs/13_train.ipynb #80e92fee
 def parser():
     "The options of `miniai-train`"
     p = argparse.ArgumentParser(prog='miniai-train', description='Train a small ResNet on images, show how it goes, and save the result. '
@@ -26,6 +27,7 @@ def parser():
     add('--seed', 'seed of all random numbers; the same one gives the same run', 42, type=int, metavar='N')
     add('--device', 'cpu, cuda, cuda:1, mps, …', shown='the best that is there', metavar='NAME')
     add('--limit', 'use at most N images to train and N to watch', shown='all of them', type=int, metavar='N')
+    add('--label', 'the column of the labels in --data, where its type does not tell', shown='found by its type', metavar='NAME')
     add('--data', 'fashion_mnist, or a data set of the Hugging Face hub (owner/name), or a folder', 'fashion_mnist', metavar='NAME')
     add('--size', 'scale and crop the images to N×N pixels', shown='as they are', type=int, metavar='N')
     add('--out', 'folder for the results', shown='runs/DATA-DATE-TIME', metavar='FOLDER')
@@ -139,8 +141,8 @@ def background(x # uint8 images `(n, 1, h, w)`
     import torch
     return torch.cat([x[:1000,...,i,:].flatten() for i in (0,-1)] + [x[:1000,...,i].flatten() for i in (0,-1)]).median().item()/255
 
-# %% ../nbs/13_train.ipynb #6455aa27
-def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', size=None, out=None, quiet=False):
+# %% ../nbs/13_train.ipynb #0c182466
+def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', label=None, size=None, out=None, quiet=False):
     "Train the default network, as `miniai-train` does with the options of these names; returns `load_run(out)`"
     from miniai.conv import check_device, def_device
     from miniai.learner import ProgressCB, SaveHistoryCB
@@ -148,7 +150,7 @@ def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, d
     from miniai.xtras import set_seed
     check_options(epochs, bs, lr, seed)
     device,out = check_device(device or def_device),make_folder(out or default_out(data))
-    dls = get_data(data, bs, size, limit, out)
+    dls = get_data(data, bs, size, limit, label, out)
     set_seed(seed)
     learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv')] + [ProgressCB()]*(not quiet))
     if not quiet:
@@ -156,22 +158,27 @@ def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, d
         print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
     fit_and_record(learn, epochs, out)
     result = evaluate(learn, dls)
-    options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=str(data), size=size, device=str(device))
+    options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=str(data), label=label, size=size, device=str(device))
     save_model(learn.model, run_config(dls, options, learn.history, result), out)
     return load_run(out, device)
 
-# %% ../nbs/13_train.ipynb #ad60023f
+# %% ../nbs/13_train.ipynb #7b9f4720
 def default_out(data):
-    "The folder of a run of which only the `data` is known: its name, and the time"
-    return f'runs/{Path(data).name}-{strftime("%Y%m%d-%H%M%S")}'
+    "Make a new folder for a run of which only the `data` is known: its name, the time, and a number if two begin at once"
+    name = f'{Path(data).expanduser().resolve().name}-{strftime("%Y%m%d-%H%M%S")}'
+    make_folder('runs')
+    for i in count(1):
+        out = Path('runs')/(name if i==1 else f'{name}-{i}')
+        try: out.mkdir()
+        except FileExistsError: continue
+        return out
 
-def get_data(data, bs, size, limit, out):
-    "The loaders; if they cannot be had, the folder `out` is removed again if it is empty"
+def get_data(data, bs, size, limit, label, out):
+    "The loaders for `data`"
     from miniai.datasets import get_dls
-    try: dls = get_dls(data, bs, valid=default_valid(data), size=size, limit=limit)
-    except Exception:
-        if not any(out.iterdir()): out.rmdir()
-        raise
+    folder = Path(data).expanduser().resolve()
+    if folder.is_dir() and out.resolve().is_relative_to(folder): raise ValueError(f'The results ({out}) would lie inside the data ({data}) and be taken for pictures; choose another --out')
+    dls = get_dls(data, bs, valid=default_valid(data), size=size, limit=limit, label=label)
     n = len(dls.train.x)
     if n<2: raise ValueError(f'There is {n} image to train on; BatchNorm needs at least 2')
     dls.train.drop_last = n>bs and n%bs==1      # nor can it do with a single image in the last batch
@@ -204,7 +211,7 @@ def run_config(dls, options, history, result):
     return dict(format=1, model=model_config(x.shape[1], len(dls.classes)), classes=dls.classes, images=images,
                 training=options, history=list(history), result=result, versions=versions())
 
-# %% ../nbs/13_train.ipynb #c853549d
+# %% ../nbs/13_train.ipynb #b1c0fed4
 class Prediction:
     "Class names with their probabilities, the likeliest first"
     def __init__(self, classes, probs):
@@ -224,7 +231,7 @@ def open_image(image):
     if isinstance(image, (str, os.PathLike)):
         try: image = ImageOps.exif_transpose(Image.open(image))
         except FileNotFoundError as e: raise FileNotFoundError(f'There is no picture {image}') from e
-        except (UnidentifiedImageError, OSError) as e: raise ValueError(f'{image} is not a picture that can be read: {e}') from e
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e: raise ValueError(f'{image} is not a picture that can be read: {e}') from e
     if isinstance(image, Image.Image): return image
     if isinstance(image, torch.Tensor): image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy()
     if not isinstance(image, np.ndarray): raise TypeError(f'A picture should be a path, a PIL image, an array or a tensor; got {type(image).__name__}')
@@ -232,10 +239,10 @@ def open_image(image):
     if a.ndim==3 and a.shape[0] in (1,3): a = np.moveaxis(a, 0, -1)
     if a.ndim==3 and a.shape[-1]==1: a = a[...,0]
     if not (a.ndim==2 or a.ndim==3 and a.shape[-1]==3): raise ValueError(f'One picture has the shape (h, w), (1, h, w), (3, h, w) or (h, w, 3); got {image.shape}')
-    if np.issubdtype(a.dtype, np.floating):
-        if a.max()>1: raise ValueError(f'The numbers of a picture should be bytes, or between 0 and 1; got up to {a.max():.3g}')
-        a = a*255
-    return Image.fromarray(a.clip(0, 255).round().astype(np.uint8))
+    top = 1 if np.issubdtype(a.dtype, np.floating) else 65535 if a.dtype==np.uint16 else 1 if a.dtype==bool else 255
+    if not a.size or not np.isfinite(a).all() or a.min()<0 or a.max()>top:
+        raise ValueError(f'The numbers of a picture should be bytes, or between 0 and 1; got {f"{a.min():.3g} to {a.max():.3g}" if a.size else "none at all"}')
+    return Image.fromarray((a*(255/top)).round().astype(np.uint8))
 
 # %% ../nbs/13_train.ipynb #3f9a79a6
 class Run:
@@ -294,16 +301,21 @@ def load_run(folder, # Where `miniai-train` put its results
         raise ValueError(f'The run in {folder} cannot be read, one of its files is damaged or made by another version: {e}') from e
     return Run(folder, model.to(device).eval(), config)
 
-# %% ../nbs/13_train.ipynb #e7295648
+# %% ../nbs/13_train.ipynb #fcf30398
 def main(argv=None):
     "The command `miniai-train`; returns its exit status"
     args = vars(parser().parse_args(argv))
-    out = args['out'] = args['out'] or default_out(args['data'])
-    try: run = run_training(**args)
+    for o in (sys.stdout, sys.stderr):
+        if hasattr(o, 'reconfigure'): o.reconfigure(errors='replace')       # a pipe that knows no × is no reason to stop
+    out,new = args['out'],not (args['out'] and Path(args['out']).exists())
+    try:
+        out = args['out'] = out or default_out(args['data'])
+        run = run_training(**args)
     except KeyboardInterrupt:
         print(f'\nStopped. {_so_far(out)}', file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError, FloatingPointError, RuntimeError) as e:
+        if new and out and Path(out).is_dir() and not any(Path(out).iterdir()): Path(out).rmdir()     # of a run that never began
         if isinstance(e, RuntimeError) and type(e).__name__!='OutOfMemoryError': raise
         print(f'miniai-train: {e}' + ' Try a smaller --bs.'*isinstance(e, RuntimeError), file=sys.stderr)
         if isinstance(e, FloatingPointError): print(_so_far(out), file=sys.stderr)
@@ -317,3 +329,6 @@ def _so_far(out):
     "A sentence on the metrics of a run that was ended"
     path = Path(out)/'metrics.csv'
     return f'The metrics of the epochs that were finished are in {path}' if path.exists() else 'No epoch was finished'
+
+# %% ../nbs/13_train.ipynb #fd231aa5
+if __name__=='__main__' and getattr(__spec__, 'name', None)=='miniai.train': sys.exit(main())

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from conftest import python
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset as Dataset_, TensorDataset
 
 from miniai.datasets import (DataLoaders, TensorLoader, choose_splits, embedded_path, find_columns, get_dls, get_grid, load_dd, pixel_stats, show_image,
                              show_images, stratified)
@@ -138,6 +138,28 @@ def test_a_test_split_without_labels_is_none(tmp_path):
     parquet(tmp_path/'a', {'image': [picture(i) for i in range(2)], 'label': [-1,-1]}, f, 'test')
     dls = get_dls(tmp_path/'a', valid=2)
     assert dls.test is None and len(dls.valid.x)==2
+
+def test_one_class_only_is_explained(tmp_path):
+    for i in range(4):
+        (tmp_path/'train'/'boot').mkdir(parents=True, exist_ok=True)
+        picture(i).save(tmp_path/'train'/'boot'/f'{i}.png')
+    with pytest.raises(ValueError, match='named after two classes or more'): get_dls(tmp_path)
+
+def test_labels_in_a_csv_file(tmp_path):
+    (tmp_path/'train').mkdir()
+    for i in range(6): picture(i).save(tmp_path/'train'/f'{i}.png')
+    (tmp_path/'train'/'metadata.csv').write_text('file_name,species\n' + '\n'.join(f'{i}.png,{"cat" if i%2 else "dog"}' for i in range(6)))
+    assert get_dls(tmp_path, valid=2).classes==['cat','dog']
+
+def test_from_dd_with_a_data_set_of_ones_own_and_worker_processes():
+    class Tab(Dataset_):
+        def __init__(self): self.features,self.labels = torch.randn(10, 3),torch.arange(10)
+        def __len__(self): return 10
+        def __getitem__(self, i): return self.features[i],self.labels[i]
+    assert next(iter(DataLoaders.from_dd({'train': Tab()}, 4).train))[0].shape==(4,3)
+    ds = Dataset.from_dict({'x': list(range(10)), 'label': [0,1]*5})
+    xb,yb = next(iter(DataLoaders.from_dd({'train': ds}, 4, num_workers=1, multiprocessing_context='spawn').train))
+    assert len(xb)==len(yb)==4
 
 def test_from_dd_has_stock_loaders():
     ds = Dataset.from_dict({'x': list(range(10)), 'label': [0,1]*5})

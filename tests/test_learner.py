@@ -168,6 +168,42 @@ def test_an_epoch_whose_batches_were_all_cancelled(learner):
         def before_batch(self, learn): raise CancelBatchException()
     assert str(learner(cbs=Skip()).fit(1)[0]['train_loss'])=='nan'
 
+def test_a_callback_that_would_never_be_asked_is_refused(dls):
+    class Scaled(TrainCB):
+        def backward(self, learn): (learn.loss*2).backward()
+    with pytest.raises(ValueError, match='Scaled defines backward, which TrainLearner does itself'): TrainLearner(mlp(), dls, F.cross_entropy, cbs=Scaled()).fit(1)
+    assert len(Learner(mlp(), dls, F.cross_entropy, cbs=Scaled()).fit(1))==1
+    assert len(TrainLearner(mlp(), dls, F.cross_entropy, cbs=TrainCB()).fit(1))==1
+
+@pytest.mark.parametrize('batch', [(['abc']*16, torch.zeros(16)), ({'text': ['abc']*16, 'n': 3}, None), (torch.zeros(()), torch.zeros(16)), ('abc', 2)])
+def test_batches_without_an_obvious_length(batch):
+    class Own(TrainLearner):
+        def predict(self): self.preds = self.model(torch.randn(16, 4))
+        def get_loss(self): self.loss = self.preds.mean()
+    assert len(Own(mlp(), DataLoaders([batch], [batch])).fit(1))==1
+
+def test_a_loss_that_is_a_plain_number(dls):
+    class Own(TrainLearner):
+        def get_loss(self): self.loss = 1.5
+    assert Own(mlp(), dls).fit(1, train=False)[0]['valid_loss']==1.5
+
+def test_metrics_that_are_no_single_number(learner):
+    class Both:
+        def reset(self): pass
+        def update(self, p, t): pass
+        def compute(self): return {'a': torch.ones(2), 'b': torch.tensor(3.)}
+    h = learner(cbs=MetricsCB(both=Both())).fit(2)
+    assert h[0]['train_both']=={'a': [1.,1.], 'b': 3.} and 'both' in repr(h)
+    assert [ax.get_ylabel() for ax in h.plot().flat]==['loss']
+    with pytest.raises(KeyError, match='no column'): h['valid_los']
+
+def test_a_wrong_loss_for_outputs_that_are_no_tensor(dls):
+    class Two(nn.Module):
+        def __init__(self): super().__init__(); self.l = nn.Linear(4, 3)
+        def forward(self, x): return {'out': self.l(x)}
+    def loss(p, t): raise RuntimeError('my own')
+    with pytest.raises(RuntimeError, match='my own'): TrainLearner(Two(), dls, loss).fit(1)
+
 def test_nothing_to_do_is_an_error(learner):
     with pytest.raises(ValueError, match='would do nothing'): learner().fit(1, train=False, valid=False)
 

@@ -67,6 +67,22 @@ def test_a_module_that_is_never_called_and_one_called_twice():
     res = summarize(M(), torch.randn(3, 4))
     assert [o.macs for o in res.rows]==[32,0] and res.rows[1].output is None and res.total_params==40
 
+def test_modules_in_a_list_that_is_never_called():
+    class M(nn.Module):
+        def __init__(self): super().__init__(); self.ls,self.o = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]),nn.Linear(8, 3)
+        def forward(self, x):
+            for l in self.ls: x = l(x)
+            return self.o(x)
+    assert [o.macs for o in summarize(M(), torch.randn(5, 8)).rows]==[128,24]
+
+def test_a_summary_of_other_batches(dls):
+    class Own(TrainLearner):
+        def predict(self): self.preds = self.model(self.batch)
+    xs = [b[0] for b in dls.valid]
+    assert Own(mlp(), DataLoaders(xs, xs)).summary().batch_size==16
+    ds = [{'x': b} for b in xs]
+    with pytest.raises(TypeError, match='call summarize'): Own(mlp(), DataLoaders(ds, ds)).summary()
+
 @pytest.mark.parametrize('m,x', [(nn.Conv1d(4, 6, 3), (2,4,9)), (nn.Conv2d(4, 6, 3, 2, 1, groups=2), (2,4,9,8)), (nn.Conv3d(2, 3, 3), (2,2,5,5,5)), (nn.ConvTranspose1d(4, 2, 3), (2,4,9)),
                                  (nn.ConvTranspose2d(4, 6, 3, 2, groups=2), (2,4,5,5)), (nn.Linear(4, 3), (2,7,5,4)), (nn.Conv2d(2, 3, 3, dilation=2), (2,2,9,9))])
 def test_multiplications_are_those_torch_counts(m, x):

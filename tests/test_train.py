@@ -2,12 +2,12 @@
 import csv, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
-import pytest, torch
+import numpy as np, pytest, torch
 from conftest import python
 from PIL import Image, ImageOps
 
 from miniai.datasets import get_dls
-from miniai.train import load_run, run_training
+from miniai.train import default_out, load_run, run_training
 
 COMMAND = str(Path(sys.executable).parent/'miniai-train')
 FAST = ['--limit', '600', '--bs', '128', '--epochs', '2', '--device', 'cpu']
@@ -69,20 +69,21 @@ def test_predict_takes_pictures_of_every_kind(out, tmp_path):
     im = Image.fromarray(x[0].numpy())
     im.save(tmp_path/'p.png'); im.convert('RGB').save(tmp_path/'p.bmp')
     normalised = (x.float()/255-.2860)/.3530
-    for o in (x[0], x[None], x.float()/255, x.numpy(), im, im.convert('RGB'), im.convert('RGBA'), str(tmp_path/'p.png'), tmp_path/'p.bmp', normalised, normalised[None], normalised.double(), im.resize((280,280), 0)):
+    for o in (x[0], x[None], x.float()/255, x.numpy(), im, im.convert('RGB'), im.convert('RGBA'), str(tmp_path/'p.png'), tmp_path/'p.bmp', normalised, normalised[None], normalised.double(), x.numpy().astype('uint16')*257, im.convert('I'), im.resize((280,280), 0)):
         assert run.predict(o).probs[want.label]==pytest.approx(want.prob, abs=.02), o
     photo = ImageOps.invert(im).resize((280,280), 0).convert('RGB')        # dark on white
     assert run.predict(photo).probs[want.label]==pytest.approx(want.prob, abs=.02)
     assert run.predict(Image.new('RGB', (300,100), 'white')).label in run.classes
 
 def test_predict_explains_what_it_cannot_take(out, tmp_path):
-    run = load_run(out)
+    run,x = load_run(out),get_dls(limit=10).valid.x[0,0]
     with pytest.raises(FileNotFoundError, match='no picture'): run.predict(tmp_path/'nowhere.png')
     (tmp_path/'a.png').write_text('text')
     with pytest.raises(ValueError, match='not a picture that can be read'): run.predict(tmp_path/'a.png')
     with pytest.raises(ValueError, match='One picture has the shape'): run.predict(torch.zeros(2, 1, 28, 28))
     with pytest.raises(TypeError, match='got int'): run.predict(3)
-    with pytest.raises(ValueError, match='between 0 and 1; got up to 255'): run.predict(torch.full((28,28), 255.))
+    for bad in (torch.full((28,28), 255.), torch.full((28,28), float('nan')), x.numpy()/255-.5, x.numpy().astype('int32')*300, np.zeros((0,28))):
+        with pytest.raises(ValueError, match='between 0 and 1; got'): run.predict(bad)
 
 def test_runs_that_cannot_be_loaded(out, tmp_path):
     with pytest.raises(FileNotFoundError, match='not a finished run'): load_run(tmp_path)
@@ -113,6 +114,30 @@ def test_an_older_run_in_the_same_folder(out, tmp_path):
     for o in out.iterdir(): (tmp_path/o.name).write_bytes(o.read_bytes())
     res = command('--limit', '2000', '--bs', '64', '--lr', '1e12', '--device', 'cpu', '--out', tmp_path)
     assert 'No epoch was finished' in res.stderr and not (tmp_path/'metrics.csv').exists() and load_run(tmp_path)
+
+def test_two_runs_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len({default_out('x') for _ in range(3)})==3 and len(list((tmp_path/'runs').iterdir()))==3
+
+def test_results_are_not_put_among_the_data(tmp_path):
+    from test_datasets import image_folder
+    data = image_folder(tmp_path/'data', n=20)
+    res = command('--data', '.', '--bs', '8', '--epochs', '1', cwd=data)
+    assert res.returncode==1 and 'would lie inside the data' in res.stderr
+    assert command('--data', '.', '--bs', '8', '--epochs', '1', '--quiet', '--out', tmp_path/'o', cwd=data).returncode==0
+
+def test_labels_in_a_column_that_has_to_be_named(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Image as Pic
+    from test_datasets import picture
+    (tmp_path/'d').mkdir()
+    rows = {'image': [picture(i) for i in range(20)], 'a': [0,1]*10, 'b': [1,0]*10}
+    Dataset.from_dict(rows, features=Features({'image': Pic(), 'a': ClassLabel(2), 'b': ClassLabel(2)})).to_parquet(tmp_path/'d'/'train.parquet')
+    args = '--data', tmp_path/'d', '--bs', '8', '--epochs', '1', '--quiet', '--out', tmp_path/'o'
+    assert "Pass label=, one of ['a', 'b']" in command(*args).stderr
+    assert command(*args, '--label', 'b').returncode==0
+
+def test_a_pipe_that_knows_ascii_only(tmp_path):
+    assert command(*FAST, '--out', tmp_path/'o', env={**os.environ, 'PYTHONIOENCODING': 'ascii'}).returncode==0
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     command('--data', './nowhere', '--out', tmp_path/'o')
