@@ -118,7 +118,7 @@ class collate_dict:
         b = default_collate(b)
         return tuple(b[k] for k in self.columns)
 
-# %% ../nbs/01_datasets.ipynb #d3a30a67
+# %% ../nbs/01_datasets.ipynb #c766b819
 class DataLoaders:
     "The loaders of one data set: `train`, `valid` and `test` (either may be `None`), with the class names"
     def __init__(self, train, valid=None, test=None, classes=None):
@@ -138,6 +138,15 @@ class DataLoaders:
         if as_tuple and feats: kwargs.setdefault('collate_fn', collate_dict(dd['train']))
         def dl(nm): return DataLoader(dd[nm], batch_size, shuffle=nm=='train' and not isinstance(dd[nm], IterableDataset), **kwargs)
         return cls(*(nm and dl(nm) for nm in find_splits(dd)), classes=getattr(feats.get('label'), 'names', None))
+
+    @classmethod
+    def from_tensors(cls, train, valid=None, test=None, # Each a pair of inputs and labels
+                     bs:int=1024, # Items in a batch
+                     classes=None, # Names of the classes
+                     **kwargs # Passed on to every `TensorLoader`, such as `mean` and `std`
+                    ):
+        "`TensorLoader`s over tensors in memory; the training items are shuffled"
+        return cls(*(o and TensorLoader(*o, bs, shuffle=o is train, **kwargs) for o in (train, valid, test)), classes=classes)
 
     def __repr__(self):
         sizes = [f'{k} {_len(getattr(o, "dataset", o))} rows in {_len(o)} batches' for k in ('train','valid','test') if (o := getattr(self, k)) is not None]

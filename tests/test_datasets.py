@@ -161,6 +161,14 @@ def test_from_dd_with_a_data_set_of_ones_own_and_worker_processes():
     xb,yb = next(iter(DataLoaders.from_dd({'train': ds}, 4, num_workers=1, multiprocessing_context='spawn').train))
     assert len(xb)==len(yb)==4
 
+def test_from_tensors():
+    x,y = torch.arange(10.)[:,None],torch.arange(10)
+    dls = DataLoaders.from_tensors((x, y), (x[:4], y[:4]), bs=4, classes=list('abcdefghij'))
+    assert [len(dls.train), len(dls.valid), dls.test]==[3, 1, None] and dls.train.shuffle and not dls.valid.shuffle
+    xb,yb = next(iter(dls.train))
+    assert torch.equal(xb[:,0].long(), yb) and '10 classes' in repr(dls)
+    with pytest.raises(ValueError, match='batch size'): DataLoaders.from_tensors((x, y), bs=0)
+
 def test_from_dd_has_stock_loaders():
     ds = Dataset.from_dict({'x': list(range(10)), 'label': [0,1]*5})
     dls = DataLoaders.from_dd(DatasetDict(train=ds, test=ds), 4, num_workers=0)
