@@ -399,14 +399,16 @@ def read_labels(ds, # A `datasets.Dataset`
         raise ValueError(f'Row {bad} of column {col!r} has the label {ds[bad][col]!r}, which is none of the {len(names)} classes')
     return y,[str(o) for o in names]
 
-# %% ../nbs/01_datasets.ipynb #3e1b12e2
+# %% ../nbs/01_datasets.ipynb #d0c85369
 def choose_splits(dd, # A `DatasetDict`
                   label:str, # Its label column
                   valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches the validation or test split that is there, or else a tenth
-                  limit:int=None # Use at most this many images to train and to watch
+                  limit:int=None, # Use at most this many images to train and to watch
+                  keep_test:bool=False # Never watch the test split: without one for validation, hold out a tenth
                  ): # dict of `datasets.Dataset`s (or `None`) named train, valid and test
     "The images to train on, to watch and to be tested on"
     _,watch,test = find_splits(dd)
+    if keep_test and watch=='test': watch,test = None,watch
     parts = dict(train=dd['train'], valid=dd.get(watch), test=dd.get(test))
     if valid is not None and not test: parts['test'] = parts['valid']
     if parts['test'] is not None and set(parts['test'][label][:])=={-1}: parts['test'] = None
@@ -444,14 +446,15 @@ def pixel_stats(x # uint8 tensor `(n, c, h, w)`
     m = (p*v).sum(1)
     return m.tolist(),(p*(v-m[:,None])**2).sum(1).sqrt().clamp(min=1/255).tolist()
 
-# %% ../nbs/01_datasets.ipynb #2c436c41
+# %% ../nbs/01_datasets.ipynb #4ae491ae
 def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, or a folder
             bs:int=1024, # Images in a batch
             valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches the validation or test split that is there, or else a tenth
             size=None, # Pixels: an integer for squares, or `(h, w)`; `None` keeps the images as they are
             image:str=None, # The image column, where its type does not tell
             label:str=None, # The label column, likewise
-            limit:int=None # Use at most this many images to train and to watch
+            limit:int=None, # Use at most this many images to train and to watch
+            keep_test:bool=False # Never watch the test split: without one for validation, hold out a tenth
            ): # `DataLoaders` of `TensorLoader`s
     "An image-classification data set in memory, normalised, the training part shuffled"
     check_bs(bs)
@@ -460,7 +463,7 @@ def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, o
     dd = load_dd(name)
     image,label = find_columns(dd['train'], image, label)
     classes = read_labels(dd['train'], label)[1]
-    parts = {k: o for k,o in choose_splits(dd, label, valid, limit).items() if o is not None}
+    parts = {k: o for k,o in choose_splits(dd, label, valid, limit, keep_test).items() if o is not None}
     xs = {k: decode_images(o, image, size, f'the {k} split') for k,o in parts.items()}
     mean,std = STATS if str(name) in ALIASES else pixel_stats(xs['train'])
     dls = {k: TensorLoader(_match(xs[k], xs['train'], k), read_labels(o, label, classes)[0], bs, shuffle=k=='train', mean=mean, std=std)

@@ -187,7 +187,7 @@ class DeviceCB(Callback):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/03_learner.ipynb #e526c01c
+# %% ../nbs/03_learner.ipynb #c6330d8b
 def _n_items(batch):
     "The length of the first tensor in `batch`, or of its first list; 1 if there is neither"
     sizes = []
@@ -198,8 +198,13 @@ def _n_items(batch):
         batch = first
     return sizes[0] if sizes else 1
 
+def _loss(learn):
+    "The loss of the batch, out of its graph, as a tensor even if it is a plain number"
+    return torch.as_tensor(learn.loss).detach()
+
 class MetricsCB(Callback):
     "Record the mean loss and the metrics (objects with `reset`, `update(preds, targs)` and `compute`) of every epoch"
+    in_trial = False
     def __init__(self, *ms, **metrics):
         for m in ms:
             if type(m).__name__ in metrics: raise ValueError(f'Two metrics are called {type(m).__name__!r}; name them: MetricsCB(a=…, b=…)')
@@ -209,7 +214,6 @@ class MetricsCB(Callback):
             if isinstance(m, type) or not all(hasattr(m, o) for o in ('reset','update','compute')):
                 raise TypeError(f'The metric {k!r} is {m!r}; it should be an object with the methods reset, update and compute')
         self.metrics = metrics
-    in_trial = False
 
     def before_fit(self, learn):
         learn.metrics = self
@@ -222,14 +226,14 @@ class MetricsCB(Callback):
 
     def after_batch(self, learn):
         n = _n_items(learn.batch)
-        self.total,self.n = self.total + torch.as_tensor(learn.loss).detach().float()*n,self.n + n
+        self.total,self.n = self.total + _loss(learn).float()*n,self.n + n
         if not self.metrics: return
         preds = map_tensors(torch.Tensor.detach, learn.preds)
         for m in self.metrics.values(): m.update(preds, *learn.batch[learn.n_inp:])
 
     def after_epoch(self, learn):
         values = {'loss': self.total/self.n if self.n else math.nan, **{k: m.compute() for k,m in self.metrics.items()}}
-        values = map_tensors(torch.Tensor.tolist, {k: v.item() if hasattr(v, 'item') and getattr(v, 'size', 0)==1 else v for k,v in values.items()})
+        values = {k: v.tolist() if isinstance(v, (np.ndarray, np.generic)) else map_tensors(torch.Tensor.tolist, v) for k,v in values.items()}
         learn.history.record(learn.epoch+1, learn.phase, values, time.perf_counter()-self.start)
 
 # %% ../nbs/03_learner.ipynb #f07359bf
@@ -421,7 +425,7 @@ class SingleBatchCB(Callback):
     order = 1
     def after_batch(self, learn): raise CancelFitException()
 
-# %% ../nbs/03_learner.ipynb #4987ffc3
+# %% ../nbs/03_learner.ipynb #488a6fb2
 class TerminateOnNaN(Callback):
     "Raise a `FloatingPointError` that names epoch and batch if a loss is not finite; looks every `every` batches"
     order = MetricsCB.order-1       # before anything is recorded or saved
@@ -430,7 +434,7 @@ class TerminateOnNaN(Callback):
     def before_epoch(self, learn): self.losses,self.seen = [],0
 
     def after_loss(self, learn):
-        self.losses.append(learn.loss.detach())
+        self.losses.append(_loss(learn))
         if len(self.losses)>=self.every: self.look(learn)
 
     def after_epoch(self, learn): self.look(learn)
@@ -502,7 +506,7 @@ def _cell_number():
 def _ipython_display_(self:History):
     if self.shown_in is None or self.shown_in!=_cell_number(): raise NotImplementedError    # then IPython uses the other methods
 
-# %% ../nbs/03_learner.ipynb #8b7a131e
+# %% ../nbs/03_learner.ipynb #f714bf0b
 class ProgressCB(Callback):
     "Show progress, time left, loss and a table of epochs, as the place allows; `plot=True` draws the losses meanwhile in a notebook"
     order = MetricsCB.order+1
@@ -519,7 +523,7 @@ class ProgressCB(Callback):
         self.done += 1
         if self.curve: self.curve.add(learn)
         if time.perf_counter()-self.last < self.view.interval: return
-        self.view.update(self.done, f'epoch {learn.epoch+1}/{learn.n_epochs} {learn.phase} loss {learn.loss.item():.3f}')
+        self.view.update(self.done, f'epoch {learn.epoch+1}/{learn.n_epochs} {learn.phase} loss {_loss(learn).item():.3f}')
         if self.curve: self.curve.draw()
         self.last = time.perf_counter()
 
@@ -539,13 +543,13 @@ def _n_batches(learn):
     try: return learn.n_epochs*sum(len(getattr(learn.dls, o)) for o in learn.phases)
     except TypeError: return None
 
-# %% ../nbs/03_learner.ipynb #887b546d
+# %% ../nbs/03_learner.ipynb #6b3915f8
 class LossCurve:
     "A figure of the loss of each training batch and of each validation, drawn again and again in the same place of a notebook"
     def __init__(self): self.train,self.unread,self.valid,self.handle = [],[],[],None
 
     def add(self, learn):
-        if learn.training: self.unread.append(learn.loss.detach())
+        if learn.training: self.unread.append(_loss(learn))
 
     def end_epoch(self, learn):
         if learn.phase=='valid': self.valid.append((len(self.train)+len(self.unread), learn.history[-1]['valid_loss']))

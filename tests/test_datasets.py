@@ -91,6 +91,14 @@ def test_three_splits(tmp_path):
     dls = get_dls(tmp_path, bs=4, valid=2)
     assert [len(o.x) for o in (dls.train, dls.valid, dls.test)]==[4,2,6]
 
+def test_a_test_split_that_is_kept_for_the_end(tmp_path):
+    dls = get_dls(image_folder(tmp_path/'two', n=20), bs=4, keep_test=True)
+    assert [len(o.x) for o in (dls.train, dls.valid, dls.test)]==[18,2,20]
+    dls = get_dls(image_folder(tmp_path/'three', ('train','validation','test')), bs=4, keep_test=True)
+    assert [len(o.x) for o in (dls.train, dls.valid, dls.test)]==[6,6,6]
+    dls = get_dls(image_folder(tmp_path/'one', ('train',), n=20), bs=4, keep_test=True)
+    assert [len(dls.train.x), len(dls.valid.x), dls.test]==[18,2,None]
+
 def test_size(tmp_path):
     path = image_folder(tmp_path)
     assert get_dls(path, size=8).train.x.shape==(6,3,8,8)

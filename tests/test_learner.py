@@ -1,5 +1,5 @@
 "The loop: order of events, clean-up, cancelling, errors, and that it never waits for the device"
-import pytest, torch
+import numpy as np, pytest, torch
 import torch.nn.functional as F
 from conftest import mlp
 from torch import nn, optim
@@ -8,7 +8,7 @@ from torcheval.metrics import MulticlassAccuracy
 from miniai.conv import to_device
 from miniai.datasets import DataLoaders, TensorLoader
 from miniai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, Learner, MetricsCB,
-                            MomentumLearner, SaveHistoryCB, SingleBatchCB, TerminateOnNaN, TrainCB, TrainLearner, run_cbs)
+                            MomentumLearner, ProgressCB, SaveHistoryCB, SingleBatchCB, TerminateOnNaN, TrainCB, TrainLearner, run_cbs)
 
 BATCH = 'before_batch predict after_predict get_loss after_loss'.split()
 STEP = 'backward after_backward step after_step zero_grad'.split()
@@ -182,19 +182,23 @@ def test_batches_without_an_obvious_length(batch):
         def get_loss(self): self.loss = self.preds.mean()
     assert len(Own(mlp(), DataLoaders([batch], [batch])).fit(1))==1
 
-def test_a_loss_that_is_a_plain_number(dls):
+def test_a_loss_that_is_a_plain_number(dls, monkeypatch):
+    monkeypatch.setattr('miniai.learner._Lines.interval', 0.)       # read the loss at every batch
     class Own(TrainLearner):
         def get_loss(self): self.loss = 1.5
-    assert Own(mlp(), dls).fit(1, train=False)[0]['valid_loss']==1.5
+    assert Own(mlp(), dls, cbs=[TerminateOnNaN(2), ProgressCB()]).fit(1, train=False)[0]['valid_loss']==1.5
 
 def test_metrics_that_are_no_single_number(learner):
     class Both:
         def reset(self): pass
         def update(self, p, t): pass
         def compute(self): return {'a': torch.ones(2), 'b': torch.tensor(3.)}
-    h = learner(cbs=MetricsCB(both=Both())).fit(2)
+    class Numpy(Both):
+        def compute(self): return np.float32(2.)
+    h = learner(cbs=MetricsCB(both=Both(), one=Numpy())).fit(2)
+    assert h['train_one']==[2.,2.] and type(h[0]['train_one']) is float
     assert h[0]['train_both']=={'a': [1.,1.], 'b': 3.} and 'both' in repr(h)
-    assert [ax.get_ylabel() for ax in h.plot().flat]==['loss']
+    assert [ax.get_ylabel() for ax in h.plot().flat]==['loss','one']
     with pytest.raises(KeyError, match='no column'): h['valid_los']
 
 def test_a_wrong_loss_for_outputs_that_are_no_tensor(dls):
