@@ -1,7 +1,7 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
-.PHONY: setup train test notebooks lab
+.PHONY: setup train test notebooks lab bench
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -32,3 +32,10 @@ notebooks: setup   ## export, run pages afresh and save their outputs; PAGES="03
 lab: setup
 	$(PY) -m pip install --quiet jupyterlab
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.venv/home/.jupyter .venv/bin/jupyter lab nbs
+
+# Other libraries' counters, in an environment of their own that borrows PyTorch from .venv
+bench: setup   ## count ten networks with miniai, torchinfo, fvcore and FlopCounterMode; see page 08
+	@test -x .venv-bench/bin/python || $(PY) -m venv .venv-bench
+	$(PY) tools/link_packages.py .venv-bench/bin/python torch torchvision torcheval datasets huggingface_hub pyarrow fastcore matplotlib ipython numpy pillow safetensors tqdm
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	PYTHONPATH=. .venv-bench/bin/python benchmarks/counts.py

@@ -54,8 +54,8 @@ class Two(nn.Module):
 def test_models_of_every_kind_are_counted():
     model = Odd()
     res = summarize(model, torch.randn(5, 4), i=torch.zeros(5, dtype=torch.long))
-    assert [o.module for o in res.rows]==['Linear','Embedding','LayerNorm','Two']
-    assert [o.macs for o in res.rows]==[16,0,0,0] and res.total_params==20+28+24+8
+    assert [o.module for o in res.rows]==['Linear','Embedding','LayerNorm','Two','Odd itself']
+    assert [o.macs for o in res.rows]==[16,0,0,0,0] and res.total_params==20+28+24+8
     assert res.rows[3].output=={'sum': (5,), 'both': [(5,4), [(5,4)]]}
     assert summarize(nn.Linear(4, 3), torch.randn(2, 4)).rows[0].params==15
     assert 'Linear' in res._repr_markdown_() and 'Linear' in repr(res)

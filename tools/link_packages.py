@@ -13,17 +13,19 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 def closure(names):
-    "The distributions called `names` and all that they need here"
-    todo,found = list(names),{}
+    "The distributions called `names` and all that they need here, also by way of extras such as `cuda-toolkit[cublas]`"
+    todo,found,done = [Requirement(o) for o in names],{},set()
     while todo:
-        nm = re.sub(r'[-_.]+', '-', todo.pop()).lower()
-        if nm in found: continue
+        req = todo.pop()
+        nm = re.sub(r'[-_.]+', '-', req.name).lower()
+        if (nm, *sorted(req.extras)) in done: continue
+        done.add((nm, *sorted(req.extras)))
         try: found[nm] = distribution(nm)
         except PackageNotFoundError:
-            if nm in names: raise SystemExit(f'{nm} is not installed here')
+            if req.name in names: raise SystemExit(f'{nm} is not installed here')
             continue
-        reqs = [Requirement(o) for o in found[nm].requires or []]
-        todo += [o.name for o in reqs if o.marker is None or o.marker.evaluate({'extra': ''})]
+        needs = [Requirement(o) for o in found[nm].requires or []]
+        todo += [o for o in needs if o.marker is None or any(o.marker.evaluate({'extra': e}) for e in ('', *req.extras))]
     return found
 
 def link(dist, site):
