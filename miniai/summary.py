@@ -120,15 +120,15 @@ def op_macs(op):
     f = flop_registry.get(getattr(op.func, 'overloadpacket', op.func))
     return f(*op.args, **op.kwargs, out_val=op.out)//2 if f else None
 
-# %% ../nbs/08_summary.ipynb #e92b3508
-_FREE = frozenset('''arange argwhere bernoulli bucketize cat channel_shuffle clone col2im complex constant_pad_nd copy diag_embed dropout elu embedding
+# %% ../nbs/08_summary.ipynb #91865630
+_FREE = frozenset('''arange argwhere as_strided bernoulli bucketize cat channel_shuffle clone col2im complex constant_pad_nd copy diag_embed dropout elu embedding
     empty empty_like empty_strided equal eye exponential fill flip full full_like gather glu hardshrink hardsigmoid hardswish hardtanh im2col index
     index_copy index_fill index_put index_select item leaky_relu lift_fresh linspace local_scalar_dense log_sigmoid_forward masked_fill
     masked_scatter masked_select mish nan_to_num native_channel_shuffle native_dropout new_empty new_empty_strided new_full new_ones new_zeros nonzero
     nonzero_static normal ones ones_like pixel_shuffle pixel_unshuffle prelu_kernel rand rand_like randint randint_like randn randn_like random randperm
     reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d resize roll
-    rrelu_with_noise scalar_tensor scatter searchsorted select_scatter set slice_scatter softplus softshrink split_with_sizes_copy stack threshold
-    to_copy tril tril_indices triu triu_indices unfold_copy uniform unsafe_index unsafe_split unsafe_split_with_sizes unsafe_view where zero zeros
+    rrelu_with_noise scalar_tensor scatter searchsorted select_scatter set slice_scatter softplus softshrink split_with_sizes_copy squeeze stack swapaxes t threshold transpose
+    to_copy tril tril_indices triu triu_indices unfold_copy uniform unsafe_index unsafe_split unsafe_split_with_sizes unsafe_view unsqueeze where zero zeros
     zeros_like'''.split())
 
 # %% ../nbs/08_summary.ipynb #08f21c3f
@@ -509,11 +509,12 @@ def _count_items(tree, inputs):
         if len(shape)==3 and getattr(m, 'batch_first', True) is False and first[:2]==shape[:2]: return shape[1]
     return first[0] if first else 1
 
-# %% ../nbs/08_summary.ipynb #71f58e98
+# %% ../nbs/08_summary.ipynb #16a4e852
 def _meta_inputs(model, size):
     "Inputs of the shape or shapes `size`, without content, of the type of the model's parameters"
-    sizes = [size] if all(isinstance(o, int) for o in size) else size
-    if not sizes or not all(isinstance(s, (tuple, list)) and s and all(isinstance(o, int) for o in s) for s in sizes):
+    def is_shape(o): return isinstance(o, (tuple, list)) and len(o)>0 and all(isinstance(n, int) for n in o)
+    sizes = [size] if is_shape(size) else size
+    if not isinstance(sizes, (tuple, list)) or not sizes or not all(map(is_shape, sizes)):
         raise ValueError(f'input_size is {size!r}; it should be a shape such as (1, 3, 224, 224), batch first, or a list of such shapes')
     dtype = next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.get_default_dtype())
     return tuple(torch.empty(tuple(s), dtype=dtype, device='meta') for s in sizes)
@@ -531,7 +532,7 @@ def _twin(t):
     res = torch.empty_like(t, device='meta')
     return nn.Parameter(res, t.requires_grad) if isinstance(t, nn.Parameter) else res
 
-# %% ../nbs/08_summary.ipynb #3c7bc70e
+# %% ../nbs/08_summary.ipynb #a98caa01
 def _fresh(x):
     "The same lists and dicts anew, so that a model that changes them does not change those of the caller"
     if type(x) is dict: return {k: _fresh(v) for k,v in x.items()}
@@ -540,7 +541,9 @@ def _fresh(x):
 def _run_and_count(model, inputs, kwargs, depth=1, show=(), train=False, input_size=None, batch_size=None):
     "The work of `summarize`"
     _check_depth(depth), _check_show(show)
-    if input_size is not None: inputs = (*inputs, *_meta_inputs(model, input_size))
+    if input_size is not None:
+        if inputs: raise ValueError('Both inputs and input_size were given; one of them is enough')
+        inputs = _meta_inputs(model, input_size)
     tree,undo,kernels = CallTree(model),Undo(),Kernels()
     costs = Costs(tree)
     meta = any(o.is_meta for o in tensors_in([*inputs, kwargs]))
