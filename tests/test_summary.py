@@ -444,7 +444,7 @@ def test_an_error_within_the_handling_of_another():
 def test_dead_weights_say_why():
     res = summarize(get_resnet(head='conv', device='cpu'), input_size=(1, 1, 28, 28), show='dead')
     assert [o.dead for o in res.rows]==[0]*5 + [327_680, 20_480, 0]
-    assert '5.conv.1.0.weight: 327,680 of 589,824 weights are dead, 5 of the 9 taps of the 3×3 kernel' in repr(res)
+    assert '5.conv.1.0.weight: 327,680 of 589,824 weights are dead, 5 of the 9 taps of its 3×3 kernel' in repr(res)
     assert summarize(get_resnet(device='cpu'), input_size=(1, 1, 64, 64)).total_dead==0
     shared = nn.Conv2d(1, 1, 3, padding=1)                           # alive if alive anywhere
     assert macs(nn.Sequential(shared, nn.AdaptiveAvgPool2d(1), shared), torch.randn(1, 1, 4, 4)) and summarize(nn.Sequential(shared, nn.AdaptiveAvgPool2d(1), shared), torch.randn(1, 1, 4, 4)).total_dead==0
