@@ -522,3 +522,197 @@ def test_options_of_the_learner(learner, capsys):
     learn = learner(nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 3))))
     res = learn.summary(depth=2, input_size=(5, 4), show=['share'])
     assert res.batch_size==5 and len(res.rows)==4 and res.cells()[0][-1]=='Share of MACs' and capsys.readouterr().out==repr(res)+'\n'
+
+# what a hostile tester found ------------------------------------------------------------------------------
+
+class With(nn.Module):
+    "A forward given as a function of the module, with modules or tensors as attributes"
+    def __init__(self, f, **attrs):
+        super().__init__()
+        self.f = f
+        for k,v in attrs.items(): setattr(self, k, v)
+    def forward(self, *args, **kw): return self.f(self, *args, **kw)
+
+def conv2(**kw): return nn.Conv2d(3, 4, 3, stride=2, padding=kw.pop('padding', 1), bias=False, **kw)
+def pad_and_add(m, x):
+    y = F.pad(x, (1, 1, 1, 1)); y += 1
+    return m.c(y)
+
+@pytest.mark.parametrize('f,kw', [(pad_and_add, {'padding': 0}), (lambda m, x: m.c(F.hardsigmoid(F.pad(x, (1,1,1,1)), inplace=True)), {'padding': 0}), (lambda m, x: m.c(x)/m.c.weight.norm(), {}),
+    (lambda m, x: m.c(x)+m.c.weight.pow(2).sum(), {}), (lambda m, x: m.c(x)+F.conv2d(x, m.c.weight.flip(-1,-2), stride=2, padding=1), {}), (lambda m, x: m.c(x)+F.conv2d(x, m.c.weight*1., padding=1).mean((2,3), keepdim=True), {}),
+    (lambda m, x: F.conv2d(x, m.c.weight[:,:,:2,:2])+m.c(x), {}), (lambda m, x: m.c(x)+F.conv2d(x, m.c.weight.transpose(2,3), stride=2, padding=1), {})])
+def test_no_weight_is_called_dead_that_learns(f, kw):
+    m = With(f, c=conv2(**kw)).double()
+    x = torch.rand(2, 3, 2, 2, dtype=torch.double)+.5
+    (m(x.clone())*torch.rand(4, 1, 1)).sum().backward()
+    assert summarize(m, x).total_dead<=(m.c.weight.grad==0).sum()
+
+def test_two_parameters_in_one_memory():
+    flat = torch.randn(2, 4, 3, 3, 3)
+    m = With(lambda m, x: F.conv2d(x, m.a, padding=1, stride=2)*m.b.sum(), a=nn.Parameter(flat[0]), b=nn.Parameter(flat[1]))
+    assert summarize(m, torch.randn(2, 3, 2, 2)).total_dead==0
+
+def test_memory_that_is_used_again_is_not_confused():
+    def f(m, x):
+        torch.zeros(6)
+        torch.from_numpy(m.arr).add_(1)
+        return m.l(x)
+    m = With(f, l=nn.Linear(3, 3), arr=np.zeros(6, 'f'))
+    for _ in range(5): summarize(m, torch.randn(2, 3))
+    assert (m.arr==0).all()
+    arr = np.random.rand(1, 3, 4, 4).astype('f')
+    def g(m, x):
+        F.pad(x, (1, 1, 1, 1))
+        return m.c(torch.from_numpy(arr))
+    assert summarize(With(g, c=conv2(padding=0)), torch.randn(1, 3, 2, 2)).total_dead==0
+
+def test_metadata_of_inputs_and_weights():
+    x = torch.randn(2, 3); y = x.clone()
+    for f in (lambda m, x: x.resize_(100, 100).sum(), lambda m, x: x.unsqueeze_(1).sum(), lambda m, x: x.requires_grad_().sum(), lambda m, x: x.set_(torch.ones(5)).sum(), lambda m, x: x.t_()):
+        summarize(With(f), x)
+        assert torch.equal(x, y) and x.stride()==y.stride() and not x.requires_grad and x.untyped_storage().nbytes()==24
+    m = With(lambda m, x: setattr(m.l.weight, 'data', m.l.weight.data.T) or m.l.double() and x, l=nn.Linear(3, 3))
+    m.l.weight.grad = torch.ones(3, 3)
+    w = m.l.weight.detach().clone()
+    summarize(m, x)
+    assert torch.equal(m.l.weight, w) and m.l.weight.dtype==m.l.weight.grad.dtype==torch.float32
+    y = torch.randn(3, requires_grad=True)*1; z = (y**2).sum()
+    summarize(nn.ReLU(inplace=True), y)
+    z.backward()
+
+def test_things_inside_things():
+    class M(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.d,self.arr,self.g,self.r,self.npr = {'a': [1], 'b': {'c': set()}},np.zeros(2),torch.Generator(),random.Random(1),np.random.default_rng(1)
+        def forward(self, past, d):
+            self.d['a'].append(2); self.d['b']['c'].add(1); self.arr[0] = 5
+            past[0].append(3); d.pop('x')
+            return torch.rand(1, generator=self.g), self.r.random(), self.npr.random()
+    from collections import OrderedDict
+    m,past,d = M(),([1],),OrderedDict(x=torch.ones(2))
+    first = (m.g.get_state(), m.r.getstate(), m.npr.bit_generator.state)
+    summarize(m, past, d)
+    assert m.d=={'a': [1], 'b': {'c': set()}} and m.arr[0]==0 and past==([1],) and list(d)==['x']
+    assert_same(first, (m.g.get_state(), m.r.getstate(), m.npr.bit_generator.state))
+
+@pytest.mark.filterwarnings('ignore:Sparse CSR')
+def test_sparse_tensors_are_restored_and_listed():
+    m = With(lambda m, x: m.s.mul_(2), s=torch.eye(3).to_sparse())
+    summarize(m, torch.ones(2))
+    assert torch.equal(m.s.to_dense(), torch.eye(3))
+    a = torch.eye(4).to_sparse()
+    assert '_sparse_sparse_matmul' in summarize(Fn(lambda x: torch.sparse.mm(a, a)), torch.ones(1)).uncounted
+
+def test_batches_in_other_wrappings():
+    from collections import UserDict
+    net = lambda m, xs: m.c(torch.stack(list(xs)))
+    assert macs(With(net, c=nn.Conv2d(3, 4, 3)), [torch.rand(3, 6, 6)]*2)==27*4*16
+    lin = lambda m, x: m.l(x['a'] if isinstance(x, UserDict) else x.logits)
+    for x in (UserDict(a=torch.randn(8, 3)), Out(torch.randn(8, 3))): assert macs(With(lin, l=nn.Linear(3, 2)), x)==6
+    assert macs(With(lambda m, x: m.l(torch.from_numpy(x)), l=nn.Linear(3, 2)), np.ones((8, 3), 'f'))==6
+    assert macs(With(lambda m, x: m.l(x), l=nn.Linear(5, 2), batch_first=True), torch.randn(8, 5))==10
+    assert macs(nn.LSTMCell(5, 6), torch.randn(5))==4*6*11
+    assert macs(nn.Linear(3, 4), torch.zeros(0, 3))==0
+
+def test_layers_made_on_first_use():
+    class M(nn.Module):
+        def __init__(self): super().__init__(); self.l = nn.Linear(4, 4)
+        def forward(self, x):
+            if not hasattr(self, 'fc'): self.fc = nn.Linear(4, 10)
+            return self.fc(self.l(x))
+    m = M()
+    res = summarize(m, torch.randn(2, 4))
+    assert res.total_params==20==sum(o.params for o in res.rows)==sum(p.numel() for p in m.parameters()) and res.total_macs==16+40 and not hasattr(m, 'fc')
+
+def test_a_wrapper_that_hands_on_attributes():
+    class Wrapper(nn.Module):
+        def __init__(self): super().__init__(); self.inner,self.head = torch.compile(nn.Linear(4, 4)),nn.Linear(4, 2)
+        def __getattr__(self, k):
+            try: return super().__getattr__(k)
+            except AttributeError: return getattr(self.inner, k)
+        def forward(self, x): return self.head(self.inner(x))
+    assert summarize(Wrapper(), torch.randn(2, 4)).total_params==30
+
+def test_what_runs_where_it_cannot_be_seen():
+    import threading
+    def in_thread(m, x):
+        out = []
+        t = threading.Thread(target=lambda: out.append(m.l(x))); t.start(); t.join()
+        return out[0]
+    def as_generator(m, x): yield m.l(x)
+    for f,words in ((in_thread, 'another thread'), (as_generator, 'a generator')):
+        res = summarize(With(f, l=nn.Linear(3, 3)), torch.randn(2, 3))
+        assert words in repr(res) and res.total_dead==0 and res.unseen
+    m = With(lambda m, x: torch.cond(x.sum()>0, lambda x: m.l(x), lambda x: m.l(x)+1, (x,)), l=nn.Linear(3, 3))
+    assert macs(m, torch.ones(2, 3))==9 and summarize(m, torch.ones(2, 3)).total_dead==0
+
+@pytest.mark.filterwarnings('ignore')
+def test_models_that_are_hard_to_run():
+    frozen = torch.jit.freeze(torch.jit.script(mlp().eval()))
+    assert summarize(frozen, torch.randn(2, 4)).total_macs==56
+    class NoMode(nn.Module):
+        def __init__(self): super().__init__(); self.l = nn.Linear(3, 3)
+        def train(self, mode=True): raise NotImplementedError('no')
+        def forward(self, x): return self.l(x)
+    m = NoMode()
+    assert macs(m, torch.ones(2, 3), train=False)==9 and m.l.training
+    force = With(lambda m, x: torch.autograd.grad(m.l(x := x.detach().requires_grad_()).sum(), x)[0], l=nn.Linear(3, 3))
+    assert macs(force, torch.randn(2, 3))==9+9 and force.l.weight.grad is None
+    parent,child = With(lambda m, x: m.child(x)),With(lambda m, x: m.l(x), l=nn.Linear(3, 3))
+    parent.child,child.up = child,parent
+    assert macs(parent, torch.randn(2, 3))==9 and summarize(parent, torch.ones(2, 3)).total_params==12
+    deep = nn.Linear(2, 2)
+    for _ in range(190): deep = nn.Sequential(deep)
+    assert macs(deep, torch.ones(1, 2))==4
+    class Any:
+        def __getattr__(self, k): return None
+    assert summarize(With(lambda m, x, a: x), torch.ones(2), Any()).rows[0].input==[(2,), 'Any']
+
+def test_exceptions_that_take_no_notes():
+    @dataclass(frozen=True)
+    class Frozen(Exception): n: int
+    class NoNotes(Exception): __notes__ = ()
+    def f(m, x): raise m.err
+    for err in (Frozen(1), NoNotes()):
+        with pytest.raises((type(err), Exception)) as e: summarize(With(f, err=err), torch.ones(2))
+        assert isinstance(e.value, type(err)) or 'Frozen' in repr(e.value)
+
+def test_the_module_that_failed_is_not_the_one_that_ran_last():
+    def f(m, x):
+        try: raise ValueError('own')
+        finally: m.b(x)
+    with pytest.raises(ValueError) as e: summarize(With(f, b=nn.Linear(3, 3)), torch.ones(2, 3))
+    assert 'the model itself' in e.value.__notes__[0]
+
+def test_a_hook_of_others_that_fails_before_the_module():
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda m, a: (_ for _ in ()).throw(ValueError) if isinstance(m, nn.Tanh) else None)
+    def f(m, x):
+        try: return m.t(x)
+        except ValueError: return m.l(x)
+    try: assert macs(With(f, t=nn.Tanh(), l=nn.Linear(3, 3)), torch.ones(2, 3))==9
+    finally: handle.remove()
+
+def test_rows_add_up_when_macs_do_not_divide():
+    class M(nn.Module):
+        def __init__(self): super().__init__(); self.a,self.b = Fn(lambda: torch.ones(1, 2)@torch.ones(2, 1)),Fn(lambda: torch.ones(1, 2)@torch.ones(2, 1))
+        def forward(self, x): return x*self.a()*self.b()
+    res = summarize(M(), torch.ones(3))
+    assert res.total_macs==pytest.approx(sum(o.macs for o in res.rows)) and res.total_macs==pytest.approx(4/3) and '1.3 MACs' in repr(res)
+
+def test_long_kernels_and_strings_with_line_breaks():
+    long = nn.Conv1d(1, 1, 4096, padding=4095)
+    assert summarize(long, input_size=(1, 1, 64)).total_dead==0 and summarize(nn.Conv1d(1, 1, 9, padding=4), input_size=(1, 1, 1)).total_dead==8
+    res = summarize(With(lambda m, x, s: x), torch.ones(2), 'two\nlines')
+    assert len(res.text().split('\n'))==2
+
+def test_a_loader_whose_generator_is_deep_inside():
+    from torch.utils.data import BatchSampler, RandomSampler
+    g = torch.Generator().manual_seed(1)
+    ds = TensorDataset(torch.randn(12, 4), torch.arange(12))
+    dl,state = DataLoader(ds, batch_sampler=BatchSampler(RandomSampler(ds, generator=g), 4, False)),g.get_state()
+    peek(dl)
+    assert torch.equal(g.get_state(), state)
+
+def test_in_place_products_are_products():
+    assert macs(Fn(lambda a, b: torch.zeros(5, 6).addmm_(a, b)), torch.ones(5, 3), torch.ones(3, 6))==5*3*6/5
