@@ -162,3 +162,10 @@ print('trained', float(learn.loss))
     command = clean_python.parent/'miniai-train'
     res = subprocess.run([command, '--limit', '64', '--epochs', '1', '--bs', '32', '--quiet'], capture_output=True, text=True, cwd=tmp_path)
     assert res.returncode==0 and res.stdout.startswith('Test accuracy'), res.stdout + res.stderr
+
+def test_the_map_of_the_series_is_up_to_date(root):
+    "The index reads the pages to say how long they take; its saved output must be that of the pages as they are"
+    cell, = [c for c in nbformat.read(root/'nbs'/'index.ipynb', 4).cells if c.cell_type=='code' and 'def describe' in c.source]
+    code = f"import json, re\nfrom pathlib import Path\nMarkdown = print\n{cell.source}"
+    res = python(code, cwd=root/'nbs')
+    assert res.stdout.rstrip()==cell.outputs[0]['data']['text/markdown'], 'run the page again: make notebooks PAGES=index'

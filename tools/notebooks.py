@@ -8,7 +8,7 @@
 
 PAGE is a name such as 03_learner; without one, all of them.
 """
-import argparse, filecmp, os, re, shutil, subprocess, sys, tempfile, time
+import argparse, base64, filecmp, os, re, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,22 +76,27 @@ def check():
         subprocess.run([sys.executable, '-c', code], cwd=tmp, check=True, timeout=600, env={**os.environ, 'PYTHONPATH': str(tmp)})
         for o in differences(ROOT/'miniai', tmp/'miniai', '*.py'): complaints.append(f'miniai/{o} is not what the notebooks export: run nbdev_export' if (tmp/'miniai'/o).exists() else f'miniai/{o} is exported by no notebook: delete it')
         for o in differences(NBS, tmp/'nbs', '*.ipynb'): complaints.append(f'nbs/{o} is not clean: run nbdev_clean')
-    if (ROOT/'README.md').read_text(encoding='utf-8') != readme(): complaints.append('README.md is not made from nbs/index.ipynb: run python tools/notebooks.py readme')
+    text,images = readme()
+    made = {'README.md': text.encode(), **images}
+    if any(not (ROOT/o).exists() or (ROOT/o).read_bytes()!=data for o,data in made.items()): complaints.append('README.md or a picture in it is not made from nbs/index.ipynb: run python tools/notebooks.py readme')
     if complaints: sys.exit('\n'.join(complaints))
     print('The notebooks are clean, and miniai/ and README.md are what they make.')
 
 # README ---------------------------------------------------------------------------------------------------
 
-def as_markdown(output):
-    "One saved output of a cell as Markdown, or nothing if Markdown can't show it"
+def as_markdown(output, alt, images):
+    "One saved output of a cell as Markdown; a picture goes to `images`, a dict from paths to bytes"
     if output.output_type=='stream': return f'```\n{output.text.rstrip()}\n```'
     data = output.get('data', {})
     if 'text/markdown' in data: return data['text/markdown'].rstrip()
-    return f'```\n{data["text/plain"]}\n```' if 'text/plain' in data and 'image/png' not in data else ''
+    if 'image/png' not in data: return f'```\n{data["text/plain"]}\n```' if 'text/plain' in data else ''
+    path = f'nbs/images/index_{len(images)+1}.png'
+    images[path] = base64.b64decode(data['image/png'])
+    return f'![{alt}]({path})'
 
 def readme():
-    "README.md as a string: the prose of the index page, its shown code and its outputs"
-    parts = []
+    "README.md as a string, the prose of the index page, its shown code and its outputs; and its pictures, a dict from paths to bytes"
+    parts,images = [],{}
     for c in nbformat.read(NBS/'index.ipynb', 4).cells:
         flags = re.findall(r'^#\| *(\S+)', c.source, re.M)
         if 'hide' in flags: continue
@@ -99,9 +104,18 @@ def readme():
         elif c.cell_type=='code':
             src = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M).strip()
             if src and 'echo:' not in flags: parts.append(f'```python\n{src}\n```')
-            parts += [o for o in map(as_markdown, c.outputs) if o]
+            alt = re.search(r'^#\| *fig-alt: *(.*)', c.source, re.M)
+            parts += [o for o in (as_markdown(o, alt[1] if alt else '', images) for o in c.outputs) if o]
     text = re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', '\n\n'.join(parts))
-    return f'<!-- Made from nbs/index.ipynb by tools/notebooks.py: change it there. -->\n\n{text}\n'
+    return f'<!-- Made from nbs/index.ipynb by tools/notebooks.py: change it there. -->\n\n{text}\n',images
+
+def write_readme():
+    "Write README.md and its pictures"
+    text,images = readme()
+    (ROOT/'README.md').write_text(text, encoding='utf-8')
+    for path,data in images.items():
+        (ROOT/path).parent.mkdir(exist_ok=True)
+        (ROOT/path).write_bytes(data)
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,5 +123,5 @@ if __name__=='__main__':
     p.add_argument('page', nargs='*')
     args = p.parse_args()
     if args.what=='check': check()
-    elif args.what=='readme': (ROOT/'README.md').write_text(readme(), encoding='utf-8')
+    elif args.what=='readme': write_readme()
     else: {'run': run, 'test': test}[args.what](pages(args.page))
