@@ -644,8 +644,14 @@ def test_what_runs_where_it_cannot_be_seen():
     for f,words in ((in_thread, 'another thread'), (as_generator, 'a generator')):
         res = summarize(With(f, l=nn.Linear(3, 3)), torch.randn(2, 3))
         assert words in repr(res) and res.total_dead==0 and res.unseen
+
+def test_torch_cond_is_looked_into():
     m = With(lambda m, x: torch.cond(x.sum()>0, lambda x: m.l(x), lambda x: m.l(x)+1, (x,)), l=nn.Linear(3, 3))
-    assert macs(m, torch.ones(2, 3))==9 and summarize(m, torch.ones(2, 3)).total_dead==0
+    try: res = summarize(m, torch.ones(2, 3))
+    except NotImplementedError as e:
+        if 'no rule registered for HOP' in str(e): pytest.skip('this PyTorch lets no mode see torch.cond')
+        raise
+    assert res.total_macs==9 and res.total_dead==0
 
 @pytest.mark.filterwarnings('ignore')
 def test_models_that_are_hard_to_run():
