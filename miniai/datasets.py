@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'STATS', 'embedded_path', 'show_image', 'subplots', 'get_grid', 'show_images', 'inplace', 'collate_dict',
-           'DataLoaders', 'find_splits', 'check_count', 'check_bs', 'fit_size', 'to_pixels', 'decode_images',
-           'check_memory', 'TensorLoader', 'stratified', 'hub_reachable', 'load_dd', 'find_columns', 'read_labels',
+           'check_count', 'check_bs', 'TensorLoader', 'stratified', 'DataLoaders', 'fit_size', 'to_pixels',
+           'check_memory', 'decode_images', 'find_columns', 'read_labels', 'hub_reachable', 'load_dd', 'find_splits',
            'choose_splits', 'pixel_stats', 'get_dls']
 
-# %% ../nbs/01_datasets.ipynb #c6a34657
+# %% ../nbs/01_datasets.ipynb #4b47001a
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from fastcore.basics import patch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 from tqdm import tqdm
 
@@ -33,7 +34,16 @@ def embedded_path():
     "The folder of the embedded Fashion-MNIST: two parquet files, readable by `datasets.load_dataset`"
     return Path(str(files('miniai')/'data'/'fashion_mnist'))
 
-# %% ../nbs/01_datasets.ipynb #3208601d
+# %% ../nbs/01_datasets.ipynb #f7b559f6
+def _for_imshow(im):
+    "`im` as an array that matplotlib can draw: `(h, w)` or `(h, w, c)`"
+    first = isinstance(im, torch.Tensor)        # tensors have their channels first
+    if first: im = im.detach().cpu().float() if im.is_floating_point() else im.cpu()
+    im = np.asarray(im)
+    if im.ndim==3 and im.shape[0] in (1,3,4) and (first or im.shape[-1] not in (1,3,4)): im = np.moveaxis(im, 0, -1)
+    return im[...,0] if im.ndim==3 and im.shape[-1]==1 else im
+
+# %% ../nbs/01_datasets.ipynb #337b56fa
 def show_image(im, # PIL image, array or tensor; `(h, w)`, `(c, h, w)` or `(h, w, c)`, on any device
                ax=None, # matplotlib axes to draw in; without one, a new figure
                figsize=None, # Size of the new figure in inches
@@ -42,11 +52,7 @@ def show_image(im, # PIL image, array or tensor; `(h, w)`, `(c, h, w)` or `(h, w
                **kwargs # Passed on to `imshow`
               ):
     "Draw one image, and return its axes"
-    first = isinstance(im, torch.Tensor)        # tensors have their channels first
-    if first: im = im.detach().cpu().float() if im.is_floating_point() else im.cpu()
-    im = np.asarray(im)
-    if im.ndim==3 and im.shape[0] in (1,3,4) and (first or im.shape[-1] not in (1,3,4)): im = np.moveaxis(im, 0, -1)
-    if im.ndim==3 and im.shape[-1]==1: im = im[...,0]
+    im = _for_imshow(im)
     if im.ndim==2: kwargs.setdefault('cmap', 'gray')
     if ax is None: _,ax = plt.subplots(figsize=figsize)
     ax.imshow(im, **kwargs)
@@ -55,7 +61,7 @@ def show_image(im, # PIL image, array or tensor; `(h, w)`, `(c, h, w)` or `(h, w
     if noframe: ax.axis('off')
     return ax
 
-# %% ../nbs/01_datasets.ipynb #2ec824b2
+# %% ../nbs/01_datasets.ipynb #78350f4e
 def subplots(nrows:int=1, # Rows of axes
              ncols:int=1, # Columns of axes
              figsize=None, # Size of the figure in inches; overrides `imsize`
@@ -69,6 +75,7 @@ def subplots(nrows:int=1, # Rows of axes
     if suptitle is not None: fig.suptitle(suptitle)
     return fig,ax
 
+# %% ../nbs/01_datasets.ipynb #84835448
 def get_grid(n:int, # Number of axes that will be used
              nrows:int=None, # Rows; with neither given, about the square root of `n`
              ncols:int=None, # Columns
@@ -118,53 +125,8 @@ class collate_dict:
         b = default_collate(b)
         return tuple(b[k] for k in self.columns)
 
-# %% ../nbs/01_datasets.ipynb #c766b819
-class DataLoaders:
-    "The loaders of one data set: `train`, `valid` and `test` (either may be `None`), with the class names"
-    def __init__(self, train, valid=None, test=None, classes=None):
-        self.train,self.valid,self.test,self.classes = train,valid,test,classes
-
-    @classmethod
-    def from_dd(cls, dd, # Mapping of split names to data sets, such as a `DatasetDict`
-                batch_size:int, # Rows in a batch
-                as_tuple:bool=True, # Batches are tuples in the order of the columns, not dicts
-                **kwargs # Passed on to every `DataLoader`, such as `num_workers`
-               ):
-        "Stock PyTorch `DataLoader`s over the splits of `dd`; the training rows are shuffled, unless they come as a stream"
-        check_bs(batch_size)
-        if 'train' not in dd: raise ValueError(f"No 'train' split among {list(dd)}; name one of them 'train'")
-        feats = getattr(dd['train'], 'features', None)
-        if not isinstance(feats, Mapping): feats = {}       # not a data set of `datasets`
-        if as_tuple and feats: kwargs.setdefault('collate_fn', collate_dict(dd['train']))
-        def dl(nm): return DataLoader(dd[nm], batch_size, shuffle=nm=='train' and not isinstance(dd[nm], IterableDataset), **kwargs)
-        return cls(*(nm and dl(nm) for nm in find_splits(dd)), classes=getattr(feats.get('label'), 'names', None))
-
-    @classmethod
-    def from_tensors(cls, train, valid=None, test=None, # Each a pair of inputs and labels
-                     bs:int=1024, # Items in a batch
-                     classes=None, # Names of the classes
-                     **kwargs # Passed on to every `TensorLoader`, such as `mean` and `std`
-                    ):
-        "`TensorLoader`s over tensors in memory; the training items are shuffled"
-        return cls(*(o and TensorLoader(*o, bs, shuffle=o is train, **kwargs) for o in (train, valid, test)), classes=classes)
-
-    def __repr__(self):
-        sizes = [f'{k} {_len(getattr(o, "dataset", o))} rows in {_len(o)} batches' for k in ('train','valid','test') if (o := getattr(self, k)) is not None]
-        return f'{type(self).__name__}: ' + ', '.join(sizes) + (f', {len(self.classes)} classes' if self.classes else '')
-
-# %% ../nbs/01_datasets.ipynb #722e4b49
-def _len(o):
-    "The length of `o` as text; a question mark if it has none"
-    try: return f'{len(o):,}'
-    except TypeError: return '?'
-
-# %% ../nbs/01_datasets.ipynb #7f6dcedd
-def find_splits(dd):
-    "The names of the training, validation and test split in `dd`; what is only called test serves as validation"
-    valid = next((o for o in ('validation','valid','val','dev') if o in dd), None)
-    test = 'test' if 'test' in dd else None
-    return ('train', valid, test) if valid else ('train', test, None)
-
+# %% ../nbs/01_datasets.ipynb #e2fb70c6
+#| code-fold: true
 def check_count(name, n):
     "Raise unless `n` is a whole number of at least 1"
     if isinstance(n, bool) or not isinstance(n, Integral) or n<1:
@@ -174,66 +136,7 @@ def check_bs(bs):
     "Raise unless `bs` can be a batch size"
     check_count('The batch size', bs)
 
-# %% ../nbs/01_datasets.ipynb #3a777028
-def _open(o):
-    "The picture in `o`, a dict with bytes or a path, as `datasets` stores it"
-    im = Image.open(BytesIO(o['bytes']) if o.get('bytes') is not None else o['path'])
-    return im if im.format=='PNG' else ImageOps.exif_transpose(im)
-
-def fit_size(im, # PIL image
-             size # Pixels: `(h, w)` scales to exactly that; an integer scales the short side to it and cuts out the middle square
-            ):
-    "`im` brought to `size`"
-    if isinstance(size, Integral): return ImageOps.fit(im, (size,size), Image.Resampling.BILINEAR)
-    return im.resize(tuple(size)[::-1], Image.Resampling.BILINEAR)
-
-def to_pixels(im, # PIL image of any mode
-              size=None # As in `fit_size`; `None` leaves it
-             ): # uint8 array: `(h, w)` if the picture is grey, else `(h, w, 3)`
-    "The pixels of a picture; transparency is dropped, 16-bit grey scaled to 8"
-    if im.mode.startswith('I'):                 # grey of 16 bits; mode I may hold 8 as well
-        a = np.asarray(im)
-        im = Image.fromarray((a if im.mode=='I' and a.max()<256 else a/257).clip(0,255).astype(np.uint8))
-    elif im.mode=='F': raise ValueError('its pixels are floating-point numbers of unknown range')
-    elif im.mode not in ('L','RGB'): im = im.convert('L' if im.mode in ('1','LA','La') else 'RGB')
-    return np.asarray(im if size is None else fit_size(im, size))
-
-# %% ../nbs/01_datasets.ipynb #f419484e
-def _unpack(o, size, i, split):
-    "The pixels of picture `o`, in row `i` of `split`"
-    if o is None: raise ValueError(f'Row {i} of {split} has no picture')
-    try: return to_pixels(_open(o), size)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"The picture in row {i} of {split} ({o.get('path') or 'no file name'}) is damaged, or no picture: {e}") from e
-
-def decode_images(ds, # A `datasets.Dataset`
-                  col:str='image', # The column that holds the pictures
-                  size=None, # As in `fit_size`
-                  split:str='the data set' # What to call it if a picture is broken
-                 ): # uint8 tensor `(n, c, h, w)`, `c` is 1 or 3
-    "All pictures of `ds`, unpacked into one tensor"
-    if not len(ds): raise ValueError(f'There are no pictures in {split}')
-    ds = ds.cast_column(col, hfds.Image(decode=False))
-    check_memory(ds, col, size, split)
-    ims = [_unpack(o, size, i, split) for i,o in enumerate(tqdm(ds[col], desc='unpacking images', delay=5, leave=False, disable=None))]
-    if any(o.ndim==3 for o in ims): ims = [o if o.ndim==3 else np.stack([o]*3, -1) for o in ims]
-    odd = next((o for o in ims if o.shape!=ims[0].shape), None)
-    if odd is not None:
-        raise ValueError(f'The images differ in size, {ims[0].shape[:2]} and {odd.shape[:2]} among them; '
-                         'choose one for all, such as size=64')
-    x = torch.from_numpy(np.stack(ims))
-    return x[:,None] if x.ndim==3 else x.permute(0,3,1,2).contiguous()
-
-def check_memory(ds, col, size, split):
-    "Raise if the unpacked pictures would take more than half of this computer's memory"
-    if not hasattr(os, 'sysconf'): return
-    need = 2*len(ds)*_unpack(ds[0][col], size, 0, split).nbytes     # once as a list, once as a tensor
-    have = os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')
-    if need > have/2:
-        raise MemoryError(f'Unpacking {len(ds):,} images takes {need/1e9:.0f} GB and this computer has {have/1e9:.0f}; '
-                          'pass a smaller size=, or read them from disk with DataLoaders.from_dd')
-
-# %% ../nbs/01_datasets.ipynb #1963f2c3
+# %% ../nbs/01_datasets.ipynb #d755514a
 class TensorLoader:
     "Batches from tensors in memory, in the order of a stock `DataLoader` under the same seed"
     def __init__(self, x, # Inputs, first dimension the items; `uint8` is taken for pixels: divided by 255 and normalised
@@ -255,24 +158,31 @@ class TensorLoader:
     def dataset(self): return self.x
     def __len__(self): return len(self.x)//self.bs if self.drop_last else ceil(len(self.x)/self.bs)
 
-    def order(self):
-        "The permutation for one epoch; draws from PyTorch's random numbers what a stock loader would"
-        draw = lambda: torch.empty((), dtype=torch.int64).random_().item()
-        draw()
-        return torch.randperm(len(self.x), generator=torch.Generator().manual_seed(draw())) if self.shuffle else None
+# %% ../nbs/01_datasets.ipynb #de4f132c
+@patch
+def order(self:TensorLoader):
+    "The permutation for one epoch; draws from PyTorch's random numbers what a stock loader would"
+    draw = lambda: torch.empty((), dtype=torch.int64).random_().item()
+    draw()
+    return torch.randperm(len(self.x), generator=torch.Generator().manual_seed(draw())) if self.shuffle else None
 
-    def batch(self, idx):
-        "The batch of the items `idx` (a slice or a tensor of integers)"
-        xb,yb = self.x[idx],self.y[idx]
-        if xb.dtype==torch.uint8: return xb.float().mul_(self._scale).sub_(self._shift),yb
-        return (xb.clone(),yb) if isinstance(idx, slice) else (xb,yb)       # a slice is a view of the data; nobody shall change those
+# %% ../nbs/01_datasets.ipynb #d28aa38e
+@patch
+def batch(self:TensorLoader, idx):
+    "The batch of the items `idx` (a slice or a tensor of integers)"
+    xb,yb = self.x[idx],self.y[idx]
+    if xb.dtype==torch.uint8: return xb.float().mul_(self._scale).sub_(self._shift),yb
+    return (xb.clone(),yb) if isinstance(idx, slice) else (xb,yb)
 
-    def __iter__(self): return self._batches(self.order())      # the order is drawn now, not when the first batch is asked for
+# %% ../nbs/01_datasets.ipynb #1c23bf4b
+@patch
+def __iter__(self:TensorLoader): return self._batches(self.order())
 
-    def _batches(self, order):
-        for i in range(len(self)):
-            idx = slice(i*self.bs, (i+1)*self.bs)
-            yield self.batch(idx if order is None else order[idx])
+@patch
+def _batches(self:TensorLoader, order):
+    for i in range(len(self)):
+        idx = slice(i*self.bs, (i+1)*self.bs)
+        yield self.batch(idx if order is None else order[idx])
 
 # %% ../nbs/01_datasets.ipynb #69a4ff66
 def stratified(y, # Labels, an integer tensor
@@ -287,7 +197,150 @@ def stratified(y, # Labels, an integer tensor
     take = ((torch.arange(1, len(y)+1)*n)//len(y)).diff(prepend=torch.zeros(1, dtype=torch.int64)) > 0
     return by_class[take].sort().values
 
-# %% ../nbs/01_datasets.ipynb #fe29724c
+# %% ../nbs/01_datasets.ipynb #d5c8641c
+class DataLoaders:
+    "The loaders of one data set: `train`, `valid` and `test` (either may be `None`), with the class names"
+    def __init__(self, train, valid=None, test=None, classes=None):
+        self.train,self.valid,self.test,self.classes = train,valid,test,classes
+
+    def __repr__(self):
+        sizes = [f'{k} {_len(getattr(o, "dataset", o))} rows in {_len(o)} batches'
+                 for k in ('train','valid','test') if (o := getattr(self, k)) is not None]
+        return f'{type(self).__name__}: ' + ', '.join(sizes) + (f', {len(self.classes)} classes' if self.classes else '')
+
+def _len(o):
+    "The length of `o` as text; a question mark if it has none"
+    try: return f'{len(o):,}'
+    except TypeError: return '?'
+
+# %% ../nbs/01_datasets.ipynb #9c54b55f
+@patch(cls_method=True)
+def from_tensors(cls:DataLoaders, train, valid=None, test=None, # Each a pair of inputs and labels
+                 bs:int=1024, # Items in a batch
+                 classes=None, # Names of the classes
+                 **kwargs # Passed on to every `TensorLoader`, such as `mean` and `std`
+                ):
+    "`TensorLoader`s over tensors in memory; the training items are shuffled"
+    return cls(*(o and TensorLoader(*o, bs, shuffle=o is train, **kwargs) for o in (train, valid, test)), classes=classes)
+
+# %% ../nbs/01_datasets.ipynb #51b66d03
+def _open(o):
+    "The picture in `o`, a dict with bytes or a path, as `datasets` stores it"
+    im = Image.open(BytesIO(o['bytes']) if o.get('bytes') is not None else o['path'])
+    return im if im.format=='PNG' else ImageOps.exif_transpose(im)
+
+# %% ../nbs/01_datasets.ipynb #3d1fbb30
+def fit_size(im, # PIL image
+             size # Pixels: `(h, w)` scales to exactly that; an integer scales the short side to it and cuts out the middle square
+            ):
+    "`im` brought to `size`"
+    if isinstance(size, Integral): return ImageOps.fit(im, (size,size), Image.Resampling.BILINEAR)
+    return im.resize(tuple(size)[::-1], Image.Resampling.BILINEAR)
+
+# %% ../nbs/01_datasets.ipynb #5167137e
+#| code-fold: true
+def to_pixels(im, # PIL image of any mode
+              size=None # As in `fit_size`; `None` leaves it
+             ): # uint8 array: `(h, w)` if the picture is grey, else `(h, w, 3)`
+    "The pixels of a picture; transparency is dropped, 16-bit grey scaled to 8"
+    if im.mode.startswith('I'):                 # grey of 16 bits; mode I may hold 8 as well
+        a = np.asarray(im)
+        im = Image.fromarray((a if im.mode=='I' and a.max()<256 else a/257).clip(0,255).astype(np.uint8))
+    elif im.mode=='F': raise ValueError('its pixels are floating-point numbers of unknown range')
+    elif im.mode not in ('L','RGB'): im = im.convert('L' if im.mode in ('1','LA','La') else 'RGB')
+    return np.asarray(im if size is None else fit_size(im, size))
+
+# %% ../nbs/01_datasets.ipynb #48d058e0
+#| code-fold: true
+def _unpack(o, size, i, split):
+    "The pixels of picture `o`, in row `i` of `split`"
+    if o is None: raise ValueError(f'Row {i} of {split} has no picture')
+    try: return to_pixels(_open(o), size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise ValueError(f"The picture in row {i} of {split} ({o.get('path') or 'no file name'}) is damaged, or no picture: {e}") from e
+
+# %% ../nbs/01_datasets.ipynb #61ae0492
+#| code-fold: true
+def check_memory(ds, col, size, split):
+    "Raise if the unpacked pictures would take more than half of this computer's memory"
+    if not hasattr(os, 'sysconf'): return
+    need = 2*len(ds)*_unpack(ds[0][col], size, 0, split).nbytes     # once as a list, once as a tensor
+    have = os.sysconf('SC_PHYS_PAGES')*os.sysconf('SC_PAGE_SIZE')
+    if need > have/2:
+        raise MemoryError(f'Unpacking {len(ds):,} images takes {need/1e9:.0f} GB and this computer has {have/1e9:.0f}; '
+                          'pass a smaller size=, or read them from disk with DataLoaders.from_dd')
+
+# %% ../nbs/01_datasets.ipynb #060a616a
+def _stack(ims):
+    "Arrays of grey and coloured pictures as one tensor `(n, c, h, w)`"
+    if any(o.ndim==3 for o in ims): ims = [o if o.ndim==3 else np.stack([o]*3, -1) for o in ims]
+    odd = next((o for o in ims if o.shape!=ims[0].shape), None)
+    if odd is not None: raise ValueError(f'The images differ in size, {ims[0].shape[:2]} and {odd.shape[:2]} among them; '
+                                         'choose one for all, such as size=64')
+    x = torch.from_numpy(np.stack(ims))
+    return x[:,None] if x.ndim==3 else x.permute(0,3,1,2).contiguous()
+
+# %% ../nbs/01_datasets.ipynb #ec8d73bb
+def decode_images(ds, # A `datasets.Dataset`
+                  col:str='image', # The column that holds the pictures
+                  size=None, # As in `fit_size`
+                  split:str='the data set' # What to call it if a picture is broken
+                 ): # uint8 tensor `(n, c, h, w)`, `c` is 1 or 3
+    "All pictures of `ds`, unpacked into one tensor"
+    if not len(ds): raise ValueError(f'There are no pictures in {split}')
+    ds = ds.cast_column(col, hfds.Image(decode=False))
+    check_memory(ds, col, size, split)
+    bar = tqdm(ds[col], desc='unpacking images', delay=5, leave=False, disable=None)
+    return _stack([_unpack(o, size, i, split) for i,o in enumerate(bar)])
+
+# %% ../nbs/01_datasets.ipynb #10461cd5
+#| code-fold: true
+def _image_column(ds, image):
+    "The name of the column with the pictures; `image`, if that is given"
+    images = [image] if image else [k for k,v in ds.features.items() if isinstance(v, hfds.Image)]
+    if len(images)!=1: raise ValueError(f'Which column holds the images? Pass image=, one of {images or list(ds.features)}')
+    return images[0]
+
+def _label_column(ds, image, label):
+    "The name of the column with the labels: by its type, else by its name, else the only one that is left"
+    feats,usual = ds.features,('label', 'labels', 'fine_label', 'class', 'target', 'category')
+    labels = [label] if label else [k for k,v in feats.items() if isinstance(v, hfds.ClassLabel)]
+    others = [o for o in feats if o!=image]
+    labels = [o for o in usual if o in labels][:1] or labels or [o for o in usual if o in feats][:1] or (others if len(others)==1 else [])
+    if not others: raise ValueError(f'There are no labels, only the column {image!r}: put the images into folders named after two classes or more')
+    if len(labels)!=1: raise ValueError(f'Which column holds the labels? Pass label=, one of {labels or others}')
+    return labels[0]
+
+# %% ../nbs/01_datasets.ipynb #50a6c113
+def find_columns(ds, # A `datasets.Dataset`
+                 image:str=None, # Name of the image column, if it is known
+                 label:str=None # Name of the label column, if it is known
+                ): # the names of the two columns
+    "Find the column of pictures and the column of labels by their types and usual names"
+    for o in (image,label):
+        if o is not None and o not in ds.features: raise ValueError(f'There is no column {o!r}; the columns are {list(ds.features)}')
+    image = _image_column(ds, image)
+    return image,_label_column(ds, image, label)
+
+# %% ../nbs/01_datasets.ipynb #da13ffdb
+#| code-fold: true
+def read_labels(ds, # A `datasets.Dataset`
+                col:str, # Its label column
+                classes=None # Names in order, if they are known from another split
+               ): # int64 tensor, class names
+    "Labels as numbers 0…n-1 and the names they stand for"
+    vals,names = ds[col][:],getattr(ds.features[col], 'names', None)
+    if names is None:
+        names = classes or sorted({o for o in vals if o not in (None, -1)}, key=lambda o: (str(type(o)), o))
+        number = {str(o): i for i,o in enumerate(names)}
+        vals = [number.get(str(o), -1) for o in vals]
+    y = torch.tensor([-1 if o is None else o for o in vals], dtype=torch.int64)
+    if len(y) and not 0<=y.min()<=y.max()<len(names):
+        bad = ((y<0)|(y>=len(names))).nonzero()[0].item()
+        raise ValueError(f'Row {bad} of column {col!r} has the label {ds[bad][col]!r}, which is none of the {len(names)} classes')
+    return y,[str(o) for o in names]
+
+# %% ../nbs/01_datasets.ipynb #be6b93b0
 ALIASES = ('fashion_mnist', 'zalando-datasets/fashion_mnist')    # names of the embedded data set
 STATS = (0.2860, 0.3530)                                         # mean and standard deviation of its pixels
 
@@ -300,6 +353,8 @@ def hub_reachable(timeout:float=3. # Seconds to wait for an answer
     except Exception: return False
     return True
 
+# %% ../nbs/01_datasets.ipynb #7bc72ecc
+#| code-fold: true
 @contextmanager
 def _offline(yes):
     "`datasets` looks only into its cache meanwhile, if `yes`"
@@ -317,32 +372,8 @@ def _quiet():
     finally:
         if not old: hfds.enable_progress_bars()
 
-# %% ../nbs/01_datasets.ipynb #bc744760
-def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local folder; the default is embedded
-           ): # a `DatasetDict`
-    "Load a data set, or say in a sentence why not"
-    name = str(name)
-    if name in ALIASES: name = str(embedded_path())
-    path = Path(name).expanduser()
-    if path.is_dir(): return _load_folder(path.resolve())
-    if path.exists(): raise ValueError(f'{name} is a file; give the folder that holds the images or parquet files')
-    if name.count('/')>1 or name.startswith(('.','~','/')): raise FileNotFoundError(f'There is no folder {name}')
-    online = hub_reachable()
-    try:
-        with _offline(not online): dd = hfds.load_dataset(name)
-    except Exception as e:
-        if not online: raise ConnectionError(
-            f'{name!r} is neither a folder here nor in the local cache, and the Hugging Face hub cannot be reached; '
-            "go online, or use a folder, or the embedded 'fashion_mnist'") from e
-        raise ValueError(f'The data set {name!r} of the Hugging Face hub could not be loaded. {type(e).__name__}: {e}') from e
-    return _as_dd(dd, name)
-
-def _as_dd(dd, name):
-    "`dd`, which must have a training split"
-    if 'train' not in dd: raise ValueError(f"{name} has no 'train' split, only: {', '.join(dd)}")
-    return dd
-
-# %% ../nbs/01_datasets.ipynb #6900cb8b
+# %% ../nbs/01_datasets.ipynb #a32f8a71
+#| code-fold: true
 def _load_folder(path):
     "The data set in the folder `path`"
     try:
@@ -363,59 +394,45 @@ def _is_parquet(path):
     except Exception: return False
     return True
 
-# %% ../nbs/01_datasets.ipynb #60dbe191
-def find_columns(ds, # A `datasets.Dataset`
-                 image:str=None, # Name of the image column, if it is known
-                 label:str=None # Name of the label column, if it is known
-                ): # the names of the two columns
-    "Find the column of pictures and the column of labels by their types and usual names"
-    feats = ds.features
-    for o in (image,label):
-        if o is not None and o not in feats: raise ValueError(f'There is no column {o!r}; the columns are {list(feats)}')
-    images = [image] if image else [k for k,v in feats.items() if isinstance(v, hfds.Image)]
-    if len(images)!=1: raise ValueError(f'Which column holds the images? Pass image=, one of {images or list(feats)}')
-    usual = ('label', 'labels', 'fine_label', 'class', 'target', 'category')
-    labels = [label] if label else [k for k,v in feats.items() if isinstance(v, hfds.ClassLabel)]
-    others = [o for o in feats if o not in images]
-    labels = [o for o in usual if o in labels][:1] or labels or [o for o in usual if o in feats][:1] or (others if len(others)==1 else [])
-    if not others: raise ValueError(f'There are no labels, only the column {images[0]!r}: put the images into folders named after two classes or more')
-    if len(labels)!=1: raise ValueError(f'Which column holds the labels? Pass label=, one of {labels or others}')
-    return images[0],labels[0]
+# %% ../nbs/01_datasets.ipynb #f7ee5e86
+#| code-fold: true
+def _from_hub(name):
+    "The data set `name` of the Hugging Face hub, or of the local cache if the hub does not answer"
+    online = hub_reachable()
+    try:
+        with _offline(not online): return _as_dd(hfds.load_dataset(name), name)
+    except Exception as e:
+        if not online: raise ConnectionError(
+            f'{name!r} is neither a folder here nor in the local cache, and the Hugging Face hub cannot be reached; '
+            "go online, or use a folder, or the embedded 'fashion_mnist'") from e
+        raise ValueError(f'The data set {name!r} of the Hugging Face hub could not be loaded. {type(e).__name__}: {e}') from e
 
-# %% ../nbs/01_datasets.ipynb #61371909
-def read_labels(ds, # A `datasets.Dataset`
-                col:str, # Its label column
-                classes=None # Names in order, if they are known from another split
-               ): # int64 tensor, class names
-    "Labels as numbers 0…n-1 and the names they stand for"
-    vals,names = ds[col][:],getattr(ds.features[col], 'names', None)
-    if names is None:
-        names = classes or sorted({o for o in vals if o not in (None, -1)}, key=lambda o: (str(type(o)), o))
-        number = {str(o): i for i,o in enumerate(names)}
-        vals = [number.get(str(o), -1) for o in vals]
-    y = torch.tensor([-1 if o is None else o for o in vals], dtype=torch.int64)
-    if len(y) and not 0<=y.min()<=y.max()<len(names):
-        bad = ((y<0)|(y>=len(names))).nonzero()[0].item()
-        raise ValueError(f'Row {bad} of column {col!r} has the label {ds[bad][col]!r}, which is none of the {len(names)} classes')
-    return y,[str(o) for o in names]
+def _as_dd(dd, name):
+    "`dd`, which must have a training split"
+    if 'train' not in dd: raise ValueError(f"{name} has no 'train' split, only: {', '.join(dd)}")
+    return dd
 
-# %% ../nbs/01_datasets.ipynb #d0c85369
-def choose_splits(dd, # A `DatasetDict`
-                  label:str, # Its label column
-                  valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches the validation or test split that is there, or else a tenth
-                  limit:int=None, # Use at most this many images to train and to watch
-                  keep_test:bool=False # Never watch the test split: without one for validation, hold out a tenth
-                 ): # dict of `datasets.Dataset`s (or `None`) named train, valid and test
-    "The images to train on, to watch and to be tested on"
-    _,watch,test = find_splits(dd)
-    if keep_test and watch=='test': watch,test = None,watch
-    parts = dict(train=dd['train'], valid=dd.get(watch), test=dd.get(test))
-    if valid is not None and not test: parts['test'] = parts['valid']
-    if parts['test'] is not None and set(parts['test'][label][:])=={-1}: parts['test'] = None
-    if valid is not None or watch is None: parts.update(_hold_out(parts['train'], label, .1 if valid is None else valid))
-    if limit is not None: parts.update({k: _choose(parts[k], label, min(limit, len(parts[k])))[0] for k in ('train','valid')})
-    return parts
+# %% ../nbs/01_datasets.ipynb #6ba4fc95
+def load_dd(name:str='fashion_mnist' # A hub name (`'owner/name'`) or a local folder; the default is embedded
+           ): # a `DatasetDict`
+    "Load a data set, or say in a sentence why not"
+    name = str(name)
+    if name in ALIASES: name = str(embedded_path())
+    path = Path(name).expanduser()
+    if path.is_dir(): return _load_folder(path.resolve())
+    if path.exists(): raise ValueError(f'{name} is a file; give the folder that holds the images or parquet files')
+    if name.count('/')>1 or name.startswith(('.','~','/')): raise FileNotFoundError(f'There is no folder {name}')
+    return _from_hub(name)
 
+# %% ../nbs/01_datasets.ipynb #c1518641
+def find_splits(dd):
+    "The names of the training, validation and test split in `dd`; what is only called test serves as validation"
+    valid = next((o for o in ('validation','valid','val','dev') if o in dd), None)
+    test = 'test' if 'test' in dd else None
+    return ('train', valid, test) if valid else ('train', test, None)
+
+# %% ../nbs/01_datasets.ipynb #08727474
+#| code-fold: true
 def _choose(ds, label, n):
     "`n` rows of `ds`, stratified, and the rest"
     chosen = stratified(read_labels(ds, label)[0], n)
@@ -429,15 +446,24 @@ def _hold_out(ds, label, valid):
         raise ValueError(f'valid={valid!r}: give a number of images from 1 to {len(ds)-1:,}, or a share between 0 and 1')
     return dict(zip(('valid','train'), _choose(ds, label, n)))
 
-# %% ../nbs/01_datasets.ipynb #37f8374f
-def _match(x, like, name):
-    "`x` with as many channels as `like`; raise if the sizes differ"
-    if x.shape[2:]!=like.shape[2:]:
-        raise ValueError(f'The {name} images have {tuple(x.shape[2:])} pixels, the training images {tuple(like.shape[2:])}; '
-                         'choose one size for all, such as size=64')
-    if x.shape[1]==like.shape[1]: return x
-    return x.expand(-1, 3, -1, -1) if x.shape[1]==1 else x.float().mean(1, keepdim=True).round().byte()
+# %% ../nbs/01_datasets.ipynb #ba1ef8ad
+def choose_splits(dd, # A `DatasetDict`
+                  label:str, # Its label column
+                  valid=None, # To cut out of the training split: a number of images, or a share; `None`: watch the split that is there, or a tenth
+                  limit:int=None, # Use at most this many images to train and to watch
+                  keep_test:bool=False # Never watch the test split: without one for validation, hold out a tenth
+                 ): # dict of `datasets.Dataset`s (or `None`) named train, valid and test
+    "The images to train on, to watch and to be tested on"
+    _,watch,test = find_splits(dd)
+    if keep_test and watch=='test': watch,test = None,watch
+    parts = dict(train=dd['train'], valid=dd.get(watch), test=dd.get(test))
+    if valid is not None and not test: parts['test'] = parts['valid']
+    if parts['test'] is not None and set(parts['test'][label][:])=={-1}: parts['test'] = None
+    if valid is not None or watch is None: parts.update(_hold_out(parts['train'], label, .1 if valid is None else valid))
+    if limit is not None: parts.update({k: _choose(parts[k], label, min(limit, len(parts[k])))[0] for k in ('train','valid')})
+    return parts
 
+# %% ../nbs/01_datasets.ipynb #cf73e7ce
 def pixel_stats(x # uint8 tensor `(n, c, h, w)`
                ): # means and standard deviations in 0…1, a list for each, one number a channel
     "Mean and standard deviation of each channel, counted value by value"
@@ -446,10 +472,49 @@ def pixel_stats(x # uint8 tensor `(n, c, h, w)`
     m = (p*v).sum(1)
     return m.tolist(),(p*(v-m[:,None])**2).sum(1).sqrt().clamp(min=1/255).tolist()
 
-# %% ../nbs/01_datasets.ipynb #4ae491ae
+# %% ../nbs/01_datasets.ipynb #220268b6
+#| code-fold: true
+def _match(x, like, name):
+    "`x` with as many channels as `like`; raise if the sizes differ"
+    if x.shape[2:]!=like.shape[2:]:
+        raise ValueError(f'The {name} images have {tuple(x.shape[2:])} pixels, the training images {tuple(like.shape[2:])}; '
+                         'choose one size for all, such as size=64')
+    if x.shape[1]==like.shape[1]: return x
+    return x.expand(-1, 3, -1, -1) if x.shape[1]==1 else x.float().mean(1, keepdim=True).round().byte()
+
+# %% ../nbs/01_datasets.ipynb #a46dcd10
+@patch(cls_method=True)
+def from_dd(cls:DataLoaders, dd, # Mapping of split names to data sets, such as a `DatasetDict`
+            batch_size:int, # Rows in a batch
+            as_tuple:bool=True, # Batches are tuples in the order of the columns, not dicts
+            **kwargs # Passed on to every `DataLoader`, such as `num_workers`
+           ):
+    "Stock PyTorch `DataLoader`s over the splits of `dd`; the training rows are shuffled, unless they come as a stream"
+    check_bs(batch_size)
+    if 'train' not in dd: raise ValueError(f"No 'train' split among {list(dd)}; name one of them 'train'")
+    feats = getattr(dd['train'], 'features', None)
+    if not isinstance(feats, Mapping): feats = {}       # not a data set of `datasets`
+    if as_tuple and feats: kwargs.setdefault('collate_fn', collate_dict(dd['train']))
+    def dl(nm): return DataLoader(dd[nm], batch_size, shuffle=nm=='train' and not isinstance(dd[nm], IterableDataset), **kwargs)
+    return cls(*(nm and dl(nm) for nm in find_splits(dd)), classes=getattr(feats.get('label'), 'names', None))
+
+# %% ../nbs/01_datasets.ipynb #95b87631
+#| code-fold: true
+def _check_sizes(limit, size):
+    "Raise unless both are whole numbers of at least 1, or `None`; `size` may be a pair of them"
+    for k,v in (('limit', limit), *(('size', o) for o in (size if isinstance(size, (tuple, list)) else [size]))):
+        if v is not None: check_count(k, v)
+
+def _tensors(parts, image, label, size, classes):
+    "The pixels and labels of each part, as two dicts"
+    xs = {k: decode_images(o, image, size, f'the {k} split') for k,o in parts.items()}
+    ys = {k: read_labels(o, label, classes)[0] for k,o in parts.items()}
+    return {k: _match(o, xs['train'], k) for k,o in xs.items()},ys
+
+# %% ../nbs/01_datasets.ipynb #167af703
 def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, or a folder
             bs:int=1024, # Images in a batch
-            valid=None, # Images to cut out of the training split: a number, or a share below 1; `None` watches the validation or test split that is there, or else a tenth
+            valid=None, # To cut out of the training split: a number of images, or a share; `None`: watch the split that is there, or a tenth
             size=None, # Pixels: an integer for squares, or `(h, w)`; `None` keeps the images as they are
             image:str=None, # The image column, where its type does not tell
             label:str=None, # The label column, likewise
@@ -458,14 +523,11 @@ def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, o
            ): # `DataLoaders` of `TensorLoader`s
     "An image-classification data set in memory, normalised, the training part shuffled"
     check_bs(bs)
-    for k,v in (('limit', limit), *(('size', o) for o in (size if isinstance(size, (tuple, list)) else [size]))):
-        if v is not None: check_count(k, v)
+    _check_sizes(limit, size)
     dd = load_dd(name)
     image,label = find_columns(dd['train'], image, label)
     classes = read_labels(dd['train'], label)[1]
     parts = {k: o for k,o in choose_splits(dd, label, valid, limit, keep_test).items() if o is not None}
-    xs = {k: decode_images(o, image, size, f'the {k} split') for k,o in parts.items()}
+    xs,ys = _tensors(parts, image, label, size, classes)
     mean,std = STATS if str(name) in ALIASES else pixel_stats(xs['train'])
-    dls = {k: TensorLoader(_match(xs[k], xs['train'], k), read_labels(o, label, classes)[0], bs, shuffle=k=='train', mean=mean, std=std)
-           for k,o in parts.items()}
-    return DataLoaders(**dls, classes=classes)
+    return DataLoaders(**{k: TensorLoader(xs[k], ys[k], bs, k=='train', mean, std) for k in parts}, classes=classes)
