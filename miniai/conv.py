@@ -13,7 +13,12 @@ from torch.utils.data import default_collate
 
 from .xtras import map_tensors
 
-# %% ../nbs/02_conv.ipynb #40682fc3
+# %% ../nbs/02_conv.ipynb #a106047d
+def _forgets_bias(norm):
+    "Does this layer subtract each channel's mean, and with it any bias that came before?"
+    return isinstance(norm, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm))
+
+# %% ../nbs/02_conv.ipynb #c3e8ae90
 def conv(ni:int, # Channels in
          nf:int, # Channels out: the number of kernels
          ks:int=3, # Height and width of a kernel; odd, so that it has a centre
@@ -23,18 +28,20 @@ def conv(ni:int, # Channels in
          bias:bool=None # A bias in the convolution; `None`: only if no norm takes it away again
         ): # an `nn.Sequential`
     "A convolution padded to `ks//2`, then `norm`, then `act`; `(b, ni, h, w)` to `(b, nf, ceil(h/stride), ceil(w/stride))`"
-    if isinstance(act, nn.Module): raise TypeError(f'act is a layer, {act}; pass what makes one, such as nn.ReLU or partial(GeneralRelu, leak=.1)')
+    if isinstance(act, nn.Module):
+        raise TypeError(f'act is a layer, {act}; pass what makes one, such as nn.ReLU or partial(GeneralRelu, leak=.1)')
     if norm is True: raise TypeError('norm is True; pass what makes a layer, such as nn.BatchNorm2d')
     norm = norm(nf) if norm else None
-    if bias is None: bias = not isinstance(norm, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm))
+    if bias is None: bias = not _forgets_bias(norm)
     layers = [nn.Conv2d(ni, nf, ks, stride=stride, padding=ks//2, bias=bias)]
     if norm: layers.append(norm)
     if act: layers.append(nn.ReLU() if act is True else act())
     return nn.Sequential(*layers)
 
-# %% ../nbs/02_conv.ipynb #1343f375
+# %% ../nbs/02_conv.ipynb #73d83e68
 def_device = 'mps' if torch.backends.mps.is_available() else 'cuda' if torch.cuda.is_available() else 'cpu'
 
+# %% ../nbs/02_conv.ipynb #071a7d15
 def to_device(x, # A tensor, or tensors in any nest of lists, tuples and mappings
               device=def_device # Where to
              ):
@@ -44,13 +51,14 @@ def to_device(x, # A tensor, or tensors in any nest of lists, tuples and mapping
     if isinstance(x, PackedSequence): return x.to(device)       # a tuple of tensors, some of which stay on the CPU
     return map_tensors(lambda t: t.to(device, non_blocking=not wait), x)
 
+# %% ../nbs/02_conv.ipynb #c86013de
 def collate_device(b, # A list of rows, as a `DataLoader` collects them
                    device=def_device # Where to
                   ):
     "`default_collate`, then `to_device`: a `collate_fn` for loaders without worker processes"
     return to_device(default_collate(b), device)
 
-# %% ../nbs/02_conv.ipynb #b78e6292
+# %% ../nbs/02_conv.ipynb #181af30a
 def check_device(device # Name such as `'cpu'`, `'cuda'`, `'cuda:1'`, `'mps'`, or a `torch.device`
                 ): # `torch.device`
     "The device called `device`; raises a `ValueError` if this machine has no such thing"
@@ -60,5 +68,6 @@ def check_device(device # Name such as `'cpu'`, `'cuda'`, `'cuda:1'`, `'mps'`, o
     except torch.OutOfMemoryError: raise
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
         other = def_device if str(device)!=def_device else 'cpu'
-        raise ValueError(f'There is no device {str(device)!r} that works on this machine; {other!r} would. {str(e).splitlines()[0]}') from e
+        raise ValueError(f'There is no device {str(device)!r} that works on this machine; {other!r} would. '
+                         f'{str(e).splitlines()[0]}') from e
     return device
