@@ -491,7 +491,7 @@ def plot(self:LRFinderCB, ax=None):
     ax.set_xscale('log'); ax.set_xlabel('learning rate'); ax.set_ylabel('loss'); ax.legend()
     return ax
 
-# %% ../nbs/03_learner.ipynb #8bbb08b8
+# %% ../nbs/03_learner.ipynb #295841b9
 @patch
 def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
             max_mult:float=3, # Stop when the loss is so many times its minimum
@@ -499,7 +499,7 @@ def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
             max_epochs:int=10, # Stop after so many passes in any case
             plot:bool=True # Draw the result
            ): # The `LRFinderCB`, with `lrs`, `losses` and a `suggestion`
-    "Try ever higher learning rates on the training data, show the losses, and leave model and learner as they were (a `DeviceCB` does move the model)"
+    "Try ever higher learning rates on the training data, and leave model and learner as they were (a `DeviceCB` does move the model)"
     finder,trial = LRFinderCB(gamma, max_mult),copy(self)
     trial.cbs = [cb for cb in self.cbs if getattr(cb, 'in_trial', True)]
     with unchanged(self.model): trial.fit(max_epochs, valid=False, lr=start_lr, cbs=finder)
