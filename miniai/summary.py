@@ -628,9 +628,8 @@ def count_items(tree, inputs):
     return (first[0] if first else 1) or 1
 
 # %% ../nbs/08_summary.ipynb #540253a0
-def meta_inputs(model, size, given=()):
+def meta_inputs(model, size):
     "Inputs of the shape or shapes `size`, without numbers, of the type of the model's parameters"
-    if given: raise ValueError('Both inputs and input_size were given; one of them is enough')
     def is_shape(o): return isinstance(o, (tuple, list)) and len(o)>0 and all(isinstance(n, int) for n in o)
     sizes = [size] if is_shape(size) else size
     if not isinstance(sizes, (tuple, list)) or not sizes or not all(map(is_shape, sizes)):
@@ -703,8 +702,11 @@ def run_and_count(model, inputs, kwargs,
                  ):
     "The work of `summarize`"
     if '_orig_mod' in model._modules: model = model._orig_mod      # torch.compile wraps it
-    for check,o in ((_check_depth, depth), (_check_show, show)): check(o)
-    if input_size is not None: inputs = meta_inputs(model, input_size, inputs)
+    _check_depth(depth)
+    _check_show(show)
+    if input_size is not None:
+        if inputs: raise ValueError('Both inputs and input_size were given; one of them is enough')
+        inputs = meta_inputs(model, input_size)
     try:
         with torch.no_grad(): res = one_pass(model, inputs, kwargs, depth, train, batch_size)
     except RuntimeError as e:
