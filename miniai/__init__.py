@@ -14,6 +14,7 @@ _names = {
     'sgd': ['BatchSchedCB', 'EpochSchedCB', 'RecorderCB'],
     'resnet': ['GlobalAvgPool', 'ResBlock', 'act_gr', 'get_resnet'],
     'summary': ['Summary', 'summarize'],
+    'augment': ['CapturePreds', 'RandCopy', 'RandCrop', 'RandErase', 'RandFlip', 'TTACB', 'rand_copy', 'rand_crop', 'rand_erase', 'rand_flip', 'tfm_batch'],
     'train': ['load_run', 'run_training'],
 }
 _where = {name: module for module,names in _names.items() for name in names}

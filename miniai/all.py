@@ -8,4 +8,5 @@ from miniai.init import *
 from miniai.sgd import *
 from miniai.resnet import *
 from miniai.summary import *
+from miniai.augment import *
 from miniai.train import *
