@@ -146,12 +146,13 @@ class _FirstBatch(Callback):
         self.batch = learn.batch
         raise CancelFitException()
 
-# %% ../nbs/09_augment.ipynb #f0fcbcc6
+# %% ../nbs/09_augment.ipynb #4b78dbeb
 #| code-fold: true
 def _drawable(ims):
     "Images `(n, c, h, w)` for `show_images`: coloured ones of floats scaled to 0…1"
     if not isinstance(ims, torch.Tensor) or ims.ndim!=4:
-        raise ValueError(f'show_image_batch draws inputs of the shape (b, c, h, w); these are {tuple(getattr(ims, "shape", ())) or type(ims).__name__}')
+        found = tuple(ims.shape) if isinstance(ims, torch.Tensor) else type(ims).__name__
+        raise ValueError(f'show_image_batch draws inputs of the shape (b, c, h, w); these are {found}')
     ims = to_cpu(ims)
     if ims.shape[1]==1 or not ims.is_floating_point(): return ims
     lo,hi = ims.aminmax()
