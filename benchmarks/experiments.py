@@ -4,11 +4,13 @@
     python benchmarks/experiments.py depth      page 07: deeper plain networks against deeper residual ones
     python benchmarks/experiments.py shapes     page 09: deeper, wider, or pooled earlier, at equal cost
     python benchmarks/experiments.py augment    page 09: what crops, flips, erased and copied patches and dropout bring
+    python benchmarks/experiments.py final      page 09: the chosen recipe on all images, and only then the test set
 
 One row for each epoch of each run, with the seed, the versions and the machine. What is in the file already is not run again,
 so that an interrupted program can be called once more. Numbers are mixed (bfloat16 where the device is fast with it): see page 10.
 """
-import argparse, csv, platform, sys, time
+import argparse, csv, platform, time
+from copy import copy
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from torch.optim import lr_scheduler
 
 from miniai.augment import RandCopy, RandCrop, RandErase, RandFlip, tfm_batch
 from miniai.conv import conv, def_device
-from miniai.datasets import get_dls
+from miniai.datasets import DataLoaders, get_dls
 from miniai.init import BatchTransformCB, init_weights
 from miniai.learner import DeviceCB, MetricsCB, TrainLearner
 from miniai.resnet import GlobalAvgPool, ResBlock, act_gr
@@ -69,7 +71,8 @@ AUGMENT = {'nothing': (resnet, None),
 SMALL = dict(bs=256, limit=10_240, valid=5_000)
 EXPERIMENTS = {'depth':   dict(variants=DEPTH, data=SMALL, epochs=5, lr=1e-2, seeds=range(5)),
                'shapes':  dict(variants=SHAPES, data=SMALL, epochs=10, lr=1e-2, seeds=range(3)),
-               'augment': dict(variants=AUGMENT, data=SMALL, epochs=20, lr=1e-2, seeds=range(3))}
+               'augment': dict(variants=AUGMENT, data=SMALL, epochs=20, lr=1e-2, seeds=range(3)),
+               'final':   dict(variants={k: AUGMENT[k] for k in ('crop and flip',)}, data=dict(bs=256, valid=5_000), epochs=10, lr=1e-2, seeds=range(3), test=True)}
 
 # doing and writing ----------------------------------------------------------------------------------------
 
@@ -97,15 +100,23 @@ def machine():
     names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
     return f'{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} of {len(names) or "?"} cores'
 
-def run(name, path, variants, data, epochs, lr, seeds):
+def accuracies(learn):
+    "Of the test set: of the plain predictions, and of the mean of those for each picture and its mirror image"
+    test = copy(learn)
+    test.dls = DataLoaders(learn.dls.train, learn.dls.test)
+    def accuracy(preds, targs): return round((preds.argmax(1)==targs).float().mean().item(), 4)
+    return dict(test_accuracy=accuracy(*test.capture_preds()), test_accuracy_tta=accuracy(*test.tta()))
+
+def run(name, path, variants, data, epochs, lr, seeds, test=False):
     "Train every variant with every seed that is not in the file yet"
     rows = list(csv.DictReader(path.open(encoding='utf-8'))) if path.exists() else []
     done,about = {(o['variant'], int(o['seed'])) for o in rows},dict(torch=torch.__version__, machine=machine(), date=time.strftime('%Y-%m-%d'))
     dls,todo = get_dls(**data),[(v, s) for s in seeds for v in variants if (v, s) not in done]
     for i,(variant,seed) in enumerate(todo):
-        history = train(*variants[variant], dls, epochs, lr, seed)[1]
+        learn,history = train(*variants[variant], dls, epochs, lr, seed)
         new = [dict(variant=variant, seed=seed, epoch=o['epoch'], train_loss=round(o['train_loss'], 5), valid_loss=round(o['valid_loss'], 5),
                     valid_accuracy=round(o['valid_accuracy'], 4), seconds=round(o['time'], 1), **about) for o in history.rows]
+        if test: new = [{**new[-1], **accuracies(learn)}]
         write(path, new)
         print(f'{name} {i+1}/{len(todo)}: {variant}, seed {seed}: {new[-1]}', flush=True)
 
