@@ -40,11 +40,11 @@ class GlobalAvgPool(nn.Module):
     "The mean over height and width: `(b, c, h, w)` to `(b, c)`"
     def forward(self, x): return x.mean((-2, -1))
 
-# %% ../nbs/07_resnet.ipynb #fe38d2a0
+# %% ../nbs/07_resnet.ipynb #8e10607d
 def get_resnet(act=nn.ReLU, # Activation, called without arguments
                nfs=(8,16,32,64,128,256), # Channels of the blocks
                norm=None, # Normalisation, called with the number of channels
-               head:str='pool', # 'pool': an average and a linear layer; 'conv': a convolution, right for images of up to `2**len(nfs)` pixels, and with too many outputs beyond that
+               head:str='pool', # 'pool': an average and a linear layer; 'conv': a convolution, only for images of up to `2**len(nfs)` pixels
                n_in:int=1, # Channels of the images
                n_out:int=10, # Number of classes
                device=def_device # Where to put it
