@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['init_weights', 'get_model', 'BatchTransformCB', 'GeneralRelu', 'plot_func', 'lsuv_init', 'conv', 'clean_mem']
 
-# %% ../nbs/05_init.ipynb #3f977902
+# %% ../nbs/05_init.ipynb #90659204
 import math, warnings
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import nn
 from torch.nn import init
 
@@ -51,7 +52,7 @@ class BatchTransformCB(Callback):
     def before_batch(self, learn):
         if self.on_train if learn.training else self.on_val: learn.batch = self.tfm(learn.batch)
 
-# %% ../nbs/05_init.ipynb #bbb72060
+# %% ../nbs/05_init.ipynb #8aa7338d
 class GeneralRelu(nn.Module):
     "ReLU with a slope `leak` for negative values, then minus `sub`, then at most `maxv`; each may be left out"
     def __init__(self, leak=None, sub=None, maxv=None):
@@ -64,8 +65,7 @@ class GeneralRelu(nn.Module):
         if self.maxv is not None: x.clamp_(max=self.maxv)
         return x
 
-    def extra_repr(self): return ', '.join(f'{k}={v}' for k in ('leak','sub','maxv') if (v := getattr(self, k)) is not None)
-
+# %% ../nbs/05_init.ipynb #b74099b8
 def plot_func(f, # Takes and returns a tensor
               start:float=-5., end:float=5., steps:int=100):
     "Draw `f` between `start` and `end`"
@@ -73,7 +73,22 @@ def plot_func(f, # Takes and returns a tensor
     plt.plot(x, f(x).detach())
     plt.axhline(0, lw=.5, c='grey'); plt.axvline(0, lw=.5, c='grey')
 
-# %% ../nbs/05_init.ipynb #31823f6f
+# %% ../nbs/05_init.ipynb #79471043
+def _keep_mean_std(hook, m, inp, outp):
+    "Keep mean and deviation of a module's output in its hook"
+    hook.mean,hook.std = outp.float().mean().item(),outp.float().std().item()
+
+# %% ../nbs/05_init.ipynb #55166ff1
+def _measured(hook, m):
+    "Mean and deviation that `hook` found at the output of `m`; raise if nothing can be done with them"
+    mean,std = getattr(hook, 'mean', None),getattr(hook, 'std', None)
+    if mean is None: raise ValueError(f'{type(m).__name__} was not reached when the model was called')
+    if not math.isfinite(mean+std): raise ValueError(f'The output of {type(m).__name__} is not finite; look at the input and the weights before it')
+    if std<1e-8:
+        raise ValueError(f'The output of {type(m).__name__} is {mean:.3g} everywhere: a dead layer; initialise it anew, as with init_weights')
+    return mean,std
+
+# %% ../nbs/05_init.ipynb #18b0f457
 @torch.no_grad()
 def lsuv_init(model, # Contains `m` and `m_in`; in training mode its BatchNorm layers see the batch, as in any pass
               m, # The module whose output should have mean 0 and deviation 1, such as an activation
@@ -83,24 +98,23 @@ def lsuv_init(model, # Contains `m` and `m_in`; in training mode its BatchNorm l
               max_iter:int=100 # Correct the weights at most so often
              ): # mean and deviation that were reached
     "Scale and shift the parameters of `m_in` until the output of `m` has mean 0 and deviation 1 (arXiv:1511.06422)"
-    def keep(hook, mod, inp, outp): hook.mean,hook.std = outp.float().mean().item(),outp.float().std().item()
-    hook = Hook(m, keep)
+    hook = Hook(m, _keep_mean_std)
     try:
         for i in range(max_iter+1):
             model(xb)
             mean,std = _measured(hook, m)
             if abs(std-1)<tol and (abs(mean)<tol or m_in.bias is None): return mean,std
-            if i==max_iter: break
-            if m_in.bias is not None: m_in.bias -= mean
-            m_in.weight /= std
+            if i<max_iter: _correct(m_in, mean, std)
     finally: hook.remove()
     warnings.warn(f'After {max_iter} corrections the output of {type(m).__name__} has mean {mean:.3f} and deviation {std:.3f}', stacklevel=3)
     return mean,std
 
-def _measured(hook, m):
-    "Mean and deviation that `hook` found at the output of `m`; raise if nothing can be done with them"
-    mean,std = getattr(hook, 'mean', None),getattr(hook, 'std', None)
-    if mean is None: raise ValueError(f'{type(m).__name__} was not reached when the model was called')
-    if not math.isfinite(mean+std): raise ValueError(f'The output of {type(m).__name__} is not finite; look at the input and the weights before it')
-    if std<1e-8: raise ValueError(f'The output of {type(m).__name__} is {mean:.3g} everywhere: a dead layer; initialise it anew, as with init_weights')
-    return mean,std
+# %% ../nbs/05_init.ipynb #63168f68
+def _correct(m_in, mean, std):
+    "Shift the bias of `m_in`, if it has one, by `mean`, and divide its weight by `std`"
+    if m_in.bias is not None: m_in.bias -= mean
+    m_in.weight /= std
+
+# %% ../nbs/05_init.ipynb #c8a0b03a
+@patch
+def extra_repr(self:GeneralRelu): return ', '.join(f'{k}={v}' for k in ('leak','sub','maxv') if (v := getattr(self, k)) is not None)

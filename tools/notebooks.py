@@ -34,7 +34,7 @@ def run(paths):
     os.environ['PYTHONWARNINGS'] = 'ignore:IProgress not found'     # tqdm's, where ipywidgets is missing
     for p in paths:
         start,nb = time.perf_counter(),nbformat.read(p, 4)
-        NotebookClient(nb, timeout=3600, kernel_name='python3', resources={'metadata': {'path': str(NBS)}}).execute()
+        NotebookClient(nb, timeout=3600, kernel_name='python3', coalesce_streams=True, resources={'metadata': {'path': str(NBS)}}).execute()
         nb.metadata = {'kernelspec': nb.metadata['kernelspec']}
         nbformat.write(nb, p)
         nbdev_clean(fname=str(p))
