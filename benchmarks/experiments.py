@@ -125,7 +125,7 @@ def write(path, rows):
     path.parent.mkdir(exist_ok=True)
     new = not path.exists()
     with path.open('a', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, list(rows[0]))
+        w = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
         if new: w.writeheader()
         w.writerows(rows)
 

@@ -204,7 +204,7 @@ def capture_preds(self:Learner, cbs=None, # More callbacks, for this pass only
     with _trial(self) as trial: trial.fit(1, train=False, cbs=[keep, *_as_list(cbs)])
     return (keep.all_preds, keep.all_targs) + ((keep.all_inps,) if inps else ())
 
-# %% ../nbs/09_augment.ipynb #d92f8ea2
+# %% ../nbs/09_augment.ipynb #3800e383
 class TTACB(Callback):
     "In validation, predict each batch once for each of `tfms`; after the loss the predictions are the mean probabilities"
     in_trial = False
@@ -214,17 +214,19 @@ class TTACB(Callback):
     def after_predict(self, learn):
         if learn.training: return
         batch,plain = learn.batch,learn.preds
-        self.probs = sum(_probs(learn, batch, tfm) for tfm in self.tfms)/len(self.tfms)
+        self.probs = sum(_probs(learn, batch, plain, tfm) for tfm in self.tfms)/len(self.tfms)
         learn.batch,learn.preds = batch,plain
 
     def after_loss(self, learn):
         if not learn.training: learn.preds = self.probs
 
-# %% ../nbs/09_augment.ipynb #92397c79
-def _probs(learn, batch, tfm):
-    "Probabilities of the classes, `(b, classes)`, for the batch with `tfm` applied to its first item"
-    learn.batch = batch if tfm is None else (tfm(batch[0]), *batch[1:])
-    learn.predict()
+# %% ../nbs/09_augment.ipynb #66d9d911
+def _probs(learn, batch, plain, tfm):
+    "Probabilities of the classes, `(b, classes)`, for the batch with `tfm` applied to its first item; `plain` are the predictions without"
+    learn.preds = plain
+    if tfm is not None:
+        learn.batch = tfm(batch[0]), *batch[1:]
+        learn.predict()
     if not isinstance(learn.preds, torch.Tensor) or learn.preds.ndim!=2:
         raise ValueError('Test-time augmentation takes the mean of class probabilities, so the model should return a tensor (items, classes)')
     return learn.preds.detach().float().softmax(1)
