@@ -1,7 +1,7 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
-.PHONY: setup train test notebooks lab bench
+.PHONY: setup train test notebooks docs docs-serve lab bench
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -28,6 +28,13 @@ notebooks: setup   ## export, run pages afresh and save their outputs; PAGES="03
 	.venv/bin/nbdev_export
 	$(PY) tools/notebooks.py run $(PAGES)
 	$(PY) tools/notebooks.py readme
+
+docs: setup   ## the website, in _docs/; QUARTO=1 renders it with Quarto
+	$(PY) -m pip install --quiet --disable-pip-version-check smalldocs==0.5.4
+	$(PY) tools/docs.py $(if $(QUARTO),--quarto)
+
+docs-serve: setup   ## shows it on localhost
+	$(PY) tools/docs.py serve
 
 lab: setup
 	$(PY) -m pip install --quiet jupyterlab

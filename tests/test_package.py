@@ -91,7 +91,8 @@ def test_every_page_has_its_own_badge():
     for p in (ROOT/'nbs').glob('*.ipynb'):
         url = f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{p.name}"
         cells = nbformat.read(p, 4).cells
-        assert cells[0].cell_type=='markdown' and f'({url})' in cells[0].source, p.name
+        assert re.fullmatch(r'# .*\n> .*', cells[0].source), f'{p.name}: nbdev keeps of the first cell the title and the subtitle only'
+        assert cells[1].cell_type=='markdown' and f'({url})' in cells[1].source, p.name
         assert any("'google.colab' in sys.modules" in c.source and f"git+{s['git_url']}" in c.source for c in cells), p.name
 
 def test_nothing_says_pip_install_miniai():
