@@ -9,15 +9,13 @@ __all__ = ['rand_crop', 'hflip', 'rand_flip', 'rand_erase', 'rand_copy', 'RandCr
 # %% ../nbs/09_augment.ipynb #931fbc31
 import math
 from collections.abc import Mapping
-from contextlib import contextmanager
-from copy import copy
 
 import torch
 from fastcore.basics import patch
 from torch import nn
 
 from .datasets import show_images
-from .learner import Callback, CancelFitException, Learner, _as_list, unchanged
+from .learner import Callback, CancelFitException, Learner, _as_list, _trial
 from .xtras import map_tensors, to_cpu
 
 # %% ../nbs/09_augment.ipynb #b4ad4b81
@@ -82,11 +80,12 @@ def rand_copy(x, # Images `(b, c, h, w)`
     h,w = x.shape[-2:]
     rows,cols,used,(sh,sw) = _patches(x, pct, max_num)
     from_row,from_col = _rand_int(h-sh, x, max_num),_rand_int(w-sw, x, max_num)
-    source = torch.arange(h*w, device=x.device).view(h, w).repeat(len(x), 1, 1)
+    place = torch.arange(h*w, device=x.device).view(h, w)
+    source = place.repeat(len(x), 1, 1)
     offset = (from_row-rows)*w + from_col-cols
     for k in range(max_num):
         mask = _inside(rows[:,k], sh, h)[:,:,None] & _inside(cols[:,k], sw, w)[:,None] & used[:,k,None,None]
-        source = torch.where(mask, torch.arange(h*w, device=x.device).view(h, w) + offset[:,k,None,None], source)
+        source = torch.where(mask, place + offset[:,k,None,None], source)
     return x.flatten(2).gather(2, source.flatten(1)[:,None].expand(-1, x.shape[1], -1)).view_as(x)
 
 # %% ../nbs/09_augment.ipynb #67fd6886
@@ -129,14 +128,6 @@ def tfm_batch(b, # A batch: inputs, targets
     "Inputs and targets, each through its own transform; for `BatchTransformCB(partial(tfm_batch, tfm_x=…), on_val=False)`"
     xb,yb = b
     return (tfm_x(xb) if tfm_x else xb),(tfm_y(yb) if tfm_y else yb)
-
-# %% ../nbs/09_augment.ipynb #5c048371
-@contextmanager
-def _trial(learn):
-    "A copy of `learn` whose fits leave no trace: callbacks that record are not in it, model and random numbers are restored"
-    trial = copy(learn)
-    trial.cbs = [cb for cb in learn.cbs if getattr(cb, 'in_trial', True)]
-    with unchanged(learn.model): yield trial
 
 # %% ../nbs/09_augment.ipynb #9d29bb17
 class _FirstBatch(Callback):

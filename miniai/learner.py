@@ -491,6 +491,14 @@ def plot(self:LRFinderCB, ax=None):
     ax.set_xscale('log'); ax.set_xlabel('learning rate'); ax.set_ylabel('loss'); ax.legend()
     return ax
 
+# %% ../nbs/03_learner.ipynb #6e20337e
+@contextmanager
+def _trial(learn):
+    "A copy of `learn` whose fits leave no trace: callbacks that are not for trials are not in it, model and random numbers are restored"
+    trial = copy(learn)
+    trial.cbs = [cb for cb in learn.cbs if getattr(cb, 'in_trial', True)]
+    with unchanged(learn.model): yield trial
+
 # %% ../nbs/03_learner.ipynb #295841b9
 @patch
 def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
@@ -500,9 +508,8 @@ def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
             plot:bool=True # Draw the result
            ): # The `LRFinderCB`, with `lrs`, `losses` and a `suggestion`
     "Try ever higher learning rates on the training data, and leave model and learner as they were (a `DeviceCB` does move the model)"
-    finder,trial = LRFinderCB(gamma, max_mult),copy(self)
-    trial.cbs = [cb for cb in self.cbs if getattr(cb, 'in_trial', True)]
-    with unchanged(self.model): trial.fit(max_epochs, valid=False, lr=start_lr, cbs=finder)
+    finder = LRFinderCB(gamma, max_mult)
+    with _trial(self) as trial: trial.fit(max_epochs, valid=False, lr=start_lr, cbs=finder)
     if not math.isfinite(finder.best):
         raise FloatingPointError(f'The loss is {finder.losses[0]} already at the lowest learning rate, {start_lr}; '
                                  'look at the data and the model first')
