@@ -6,8 +6,8 @@
     python benchmarks/experiments.py augment    page 09: what crops, flips, erased and copied patches and dropout bring
     python benchmarks/experiments.py final      page 09: the chosen recipe on all images, and only then the test set
 
-One row for each epoch of each run, with the seed, the versions and the machine. What is in the file already is not run again,
-so that an interrupted program can be called once more. Numbers are mixed (bfloat16 where the device is fast with it): see page 10.
+One row for each epoch of each run (for final, one for each run), with the seed, the version of torch and the machine. What is in
+the file already is not run again, so that an interrupted program can be called once more. Forward passes are in bfloat16.
 """
 import argparse, csv, platform, time
 from copy import copy

@@ -44,7 +44,7 @@ def process():
 def host(cfg): return f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
 
 def api_pages(cfg):
-    "A page for each module in _proc/api/, made from the docstrings; returns a dict from nbdev's targets to ours"
+    "A page for each module in _proc/api/, made from the docstrings; returns a dict from names, in lower case as nbdev links to them, to places on these pages"
     from smalldocs import api
     import miniai.all                                   # methods that later pages patch onto earlier classes
     settings = api.Settings(site=PROC, packages=['miniai'], out='api', root=ROOT, source=f'{cfg.git_url}/blob/{cfg.branch}')
@@ -53,13 +53,12 @@ def api_pages(cfg):
         if p not in pages: p.unlink()
     names = json.loads((PROC/'_symbols.json').read_text(encoding='utf-8'))
     (PROC/'_symbols.json').unlink()
-    short = {k: v for k,v in names.items() if not k.startswith('miniai.')}
-    return {f'{page.removesuffix("_")}.html#{k.lower()}': v.lstrip('/').replace('.qmd', '.html') for page in (p.stem for p in pages) for k,v in short.items()}
+    return {k.lower(): v.lstrip('/').replace('.qmd', '.html') for k,v in names.items() if not k.startswith('miniai.')}
 
 def to_api(s, targets, host):
     "`s` with nbdev's links to names turned into links to the pages of `api_pages`"
-    def link(m): return f']({targets[m[1]]})' if m[1] in targets else f']({m[1].split("#")[0]})'
-    return re.sub(rf'\]\({re.escape(host)}/([\w./]+\.html(?:#[\w.]+)?)\)', link, s)
+    def link(m): return f']({targets.get(m[2], m[1])})'
+    return re.sub(rf'\]\({re.escape(host)}/([\w./]+\.html)(?:#([\w.]+))?\)', link, s)
 
 def change_text(nb, f):
     "Apply `f` to the Markdown of `nb`, cells and outputs"
@@ -162,11 +161,10 @@ def complete():
         libs.mkdir(parents=True)
         for o in ('katex.min.css', 'katex.min.js', 'contrib/auto-render.min.js'): shutil.copy(src/'dist'/o, libs)
         shutil.copytree(src/'dist'/'fonts', libs/'fonts', ignore=shutil.ignore_patterns('*.ttf', '*.woff'))
-    for p in DOCS.rglob('*.html'):
-        s = p.read_text(encoding='utf-8')
-        up = '../'*(len(p.relative_to(DOCS).parts)-1)
-        if src: s = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist/(?:contrib/)?([\w.-]+)', rf'{up}site_libs/katex/\1', s)
-        p.write_text(s, encoding='utf-8')
+        for p in DOCS.rglob('*.html'):
+            up = '../'*(len(p.relative_to(DOCS).parts)-1)
+            s = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist/(?:contrib/)?([\w.-]+)', rf'{up}site_libs/katex/\1', p.read_text(encoding='utf-8'))
+            p.write_text(s, encoding='utf-8')
     for p in DOCS.rglob('*.css'):
         s = p.read_text(encoding='utf-8')
         new = re.sub(r'@import url\(["\']?https?:[^)]*\);?', '', s)
