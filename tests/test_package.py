@@ -1,5 +1,5 @@
 "What is imported, what is exported, what is said about where things are; and the wheel in a clean environment"
-import ast, configparser, re, shutil, subprocess, sys, venv
+import ast, configparser, json, re, shutil, subprocess, sys, venv
 from pathlib import Path
 
 import nbformat, pytest
@@ -119,21 +119,36 @@ def test_every_page_was_run():
     for p in (ROOT/'nbs').glob('*.ipynb'):
         assert any(c.get('outputs') for c in nbformat.read(p, 4).cells), p.name
 
+@pytest.mark.parametrize('schema,files', [('github-workflows', 'workflows/*.yml'), ('github-issue-forms', 'ISSUE_TEMPLATE/[!c]*.yml'), ('github-issue-config', 'ISSUE_TEMPLATE/config.yml')])
+def test_github_can_read_its_files(schema, files):
+    paths = sorted((ROOT/'.github').glob(files))
+    res = subprocess.run([sys.executable, '-m', 'check_jsonschema', '--builtin-schema', f'vendor.{schema}', *paths], capture_output=True, text=True)
+    assert paths and res.returncode==0, res.stdout + res.stderr
+
 # The wheel -------------------------------------------------------------------------------------------------
 
-@pytest.fixture(scope='module')
-def clean_python():
-    "The Python of a second environment with the newest of everything but torch, which is linked in from this one"
-    where = ROOT/'.venv-wheel'
+def environment(where, *packages):
+    "The Python of a new environment in `where`, with `packages` linked in from this one"
     shutil.rmtree(where, ignore_errors=True)
     venv.create(where, with_pip=True)
     py = where/('Scripts' if sys.platform=='win32' else 'bin')/'python'
-    subprocess.run([sys.executable, ROOT/'tools'/'link_packages.py', py, 'torch', 'torchvision', 'numpy'], check=True)
+    subprocess.run([sys.executable, ROOT/'tools'/'link_packages.py', py, *packages], check=True)
+    return py
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+    where = tmp_path_factory.mktemp('wheel')
     for nm in git_files():      # a build leaves files beside the sources, and would find old ones there
         (where/'src'/nm).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT/nm, where/'src'/nm)
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', where/'dist', where/'src'], check=True)
-    wheel, = (where/'dist').glob('miniai_nb-*.whl')
+    return next((where/'dist').glob('miniai_nb-*.whl'))
+
+@pytest.fixture(scope='module')
+def clean_python(wheel):
+    "The Python of a second environment with the newest of everything but torch, which is linked in from this one"
+    where = ROOT/'.venv-wheel'
+    py = environment(where, 'torch', 'torchvision', 'numpy')
     subprocess.run([py, '-m', 'pip', 'install', '-q', wheel], check=True)
     yield py
     shutil.rmtree(where)
@@ -163,6 +178,40 @@ print('trained', float(learn.loss))
     command = clean_python.parent/'miniai-train'
     res = subprocess.run([command, '--limit', '64', '--epochs', '1', '--bs', '32', '--quiet'], capture_output=True, text=True, cwd=tmp_path)
     assert res.returncode==0 and res.stdout.startswith('Test accuracy'), res.stdout + res.stderr
+
+def colab_cell(path):
+    "The number and the text of the cell that installs the package on Colab"
+    (i,c), = [(i,c) for i,c in enumerate(nbformat.read(path, 4).cells) if "'google.colab' in sys.modules" in c.source]
+    return i,c.source
+
+def test_the_colab_cell_is_the_same_everywhere_and_comes_first():
+    cells = {p.name: colab_cell(p) for p in (ROOT/'nbs').glob('*.ipynb')}
+    assert len({text for _,text in cells.values()})==1
+    assert all(c.cell_type=='markdown' or '#| default_exp' in c.source for nm,(i,_) in cells.items() for c in nbformat.read(ROOT/'nbs'/nm, 4).cells[:i])
+
+def test_a_page_runs_on_colab(wheel, tmp_path):
+    "On Colab there are torch, torchvision, numpy and a kernel: the first cell adds the package and leaves those as they are; then all of page 01 runs"
+    from jupyter_client.kernelspec import KernelSpecManager
+    from nbclient import NotebookClient
+    py,page,url = environment(ROOT/'.venv-colab', 'torch', 'torchvision', 'numpy', 'ipykernel'),ROOT/'nbs'/'01_datasets.ipynb',f"git+{settings()['git_url']}"
+    def installed():
+        code = "import numpy, torch, torchvision, os, json; print(json.dumps([(o.__version__, o.__file__, os.stat(o.__file__).st_ino) for o in (numpy, torch, torchvision)]))"
+        return subprocess.run([py, '-c', code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    before,nb = installed(),nbformat.read(page, 4)
+    i,text = colab_cell(page)
+    assert text.count(url)==1
+    nb.cells[i].source = text.replace(url, str(wheel))
+    colab = "import sys, types\nassert '.venv-colab' in sys.prefix\ntry: import miniai\nexcept ImportError: pass\nelse: raise SystemExit('miniai is there already')\nsys.modules['google.colab'] = types.ModuleType('google.colab')"
+    nb.cells.insert(0, nbformat.v4.new_code_cell(colab))
+    nb.cells.append(nbformat.v4.new_code_cell("import miniai\nprint('installed', '.venv-colab' in miniai.__file__)"))
+    (tmp_path/'kernels'/'colab').mkdir(parents=True)
+    (tmp_path/'kernels'/'colab'/'kernel.json').write_text(json.dumps({'argv': [str(py), '-m', 'ipykernel_launcher', '-f', '{connection_file}'], 'display_name': 'colab', 'language': 'python'}))
+    client = NotebookClient(nb, timeout=900, kernel_name='colab', resources={'metadata': {'path': str(tmp_path)}})
+    client.create_kernel_manager().kernel_spec_manager = KernelSpecManager(kernel_dirs=[str(tmp_path/'kernels')])
+    client.execute()
+    assert nb.cells[-1].outputs[0].text=='installed True\n'
+    assert installed()==before
+    shutil.rmtree(ROOT/'.venv-colab')
 
 def test_the_map_of_the_series_is_up_to_date(root):
     "The index reads the pages to say how long they take; its saved output must be that of the pages as they are"
