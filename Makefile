@@ -30,7 +30,6 @@ notebooks: setup   ## export, run pages afresh and save their outputs; PAGES="03
 	$(PY) tools/notebooks.py readme
 
 docs: setup   ## the website, in _docs/; QUARTO=1 renders it with Quarto
-	$(PY) -m pip install --quiet --disable-pip-version-check smalldocs==0.5.4
 	$(PY) tools/docs.py $(if $(QUARTO),--quarto)
 
 docs-serve: setup   ## shows it on localhost

@@ -7,8 +7,6 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import pytest
 
-pytest.importorskip('smalldocs', reason='the site is made with smalldocs, which make docs installs')
-
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT/'_docs'
 SHOTS = ROOT/'screenshots'
@@ -42,12 +40,20 @@ def browser():
     if not path:
         say = 'There is no Chromium to read the site with (Debian: apt-get install chromium)'
         pytest.fail(say) if os.environ.get('MINIAI_BROWSER') else pytest.skip(say)
-    pytest.importorskip('playwright', reason='pip install playwright lets the tests drive the browser')
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         b = p.chromium.launch(executable_path=path, args=['--no-sandbox'])
         yield b
         b.close()
+
+def from_npm(package):
+    "The folder of an npm package; without npm the test is skipped, but for where MINIAI_BROWSER is set"
+    from docs import npm_package
+    folder = npm_package(*package)
+    if folder is None:
+        say = f'There is no npm to fetch {package[0]} with'
+        pytest.fail(say) if os.environ.get('MINIAI_BROWSER') else pytest.skip(say)
+    return folder
 
 def visit(browser, url, **kw):
     "A page of the browser, with what it asked for outside and what it complained about"
@@ -113,6 +119,8 @@ def test_quarto_knows_every_key():
 # in a browser -----------------------------------------------------------------------------------------------------
 
 def test_pages_need_nothing_from_outside_and_fit_a_phone(browser, url, pages):
+    from docs import KATEX
+    from_npm(KATEX)                                     # without it the formulas do come from outside
     wrong = []
     for p in pages:
         page = visit(browser, url+p, viewport={'width': 390, 'height': 844})
@@ -129,9 +137,7 @@ RULES = ['color-contrast', 'heading-order', 'image-alt', 'link-name', 'button-na
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
 def test_everybody_can_read_it(browser, url, pages, scheme):
-    from docs import npm_package
-    axe = npm_package(*AXE)
-    if axe is None: pytest.skip('There is no npm to fetch axe-core with')
+    axe = from_npm(AXE)
     wrong = []
     for p in pages:
         page = visit(browser, url+p, color_scheme=scheme, viewport={'width': 1280, 'height': 900})

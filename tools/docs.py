@@ -12,6 +12,9 @@ pages would fetch from elsewhere, the typesetter of the formulas above all, is p
 """
 import argparse, base64, hashlib, json, os, re, shutil, subprocess, sys, tarfile, tempfile, warnings
 from functools import partial
+from importlib import import_module
+from inspect import unwrap
+from operator import attrgetter
 from pathlib import Path
 
 import nbformat
@@ -44,16 +47,48 @@ def process():
 def host(cfg): return f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
 
 def api_pages(cfg):
-    "A page for each module in _proc/api/, made from the docstrings; returns a dict from names, in lower case as nbdev links to them, to places on these pages"
+    "A page for each module and one of all in _proc/api/, made from the docstrings; returns a dict from names, in lower case as nbdev links to them, to places on these pages"
     from smalldocs import api
     import miniai.all                                   # methods that later pages patch onto earlier classes
     settings = api.Settings(site=PROC, packages=['miniai'], out='api', root=ROOT, source=f'{cfg.git_url}/blob/{cfg.branch}')
     pages = [p for p in api.build(settings) if p.stem not in ('all', '_modidx')]
     for p in (PROC/'api').iterdir():
         if p not in pages: p.unlink()
+    lessons = {re.sub(r'^\d+_', '', p.stem): nbformat.read(p, 4).cells[0].source for p in sorted(NBS.glob('[0-9]*.ipynb'))}
+    lines = []
+    for name,head in lessons.items():
+        p = PROC/'api'/f'{name}.qmd'
+        if p not in pages: continue
+        title,about = re.match(r'# (.*)\n> (.*)', head).groups()
+        p.write_text(api_page(p.read_text(encoding='utf-8'), name, title, settings.source), encoding='utf-8')
+        lines.append(f'| [`miniai.{name}`]({name}.qmd) | {about} | [{title}](../{name}.html) |')
+    (PROC/'api'/'index.qmd').write_text('\n'.join(['---', 'title: API', 'description: Every module, every name, made from the docstrings', '---', '',
+        'Each module is the code of one page, and needs only those above it. `from miniai.all import *` gives all of them at once.', '',
+        '| Module | What it is about | Built on |', '| --- | --- | --- |', *lines, '']), encoding='utf-8')
+    add_to_sidebar([f'api/{o}.qmd' for o in ('index', *lessons) if (PROC/'api'/f'{o}.qmd').exists()])
     names = json.loads((PROC/'_symbols.json').read_text(encoding='utf-8'))
     (PROC/'_symbols.json').unlink()
     return {k.lower(): v.lstrip('/').replace('.qmd', '.html') for k,v in names.items() if not k.startswith('miniai.')}
+
+def api_page(text, name, title, source):
+    "The text of the page of module `name` with the page that builds it, the right file for methods that are patched on, and no tables that say nothing"
+    module = import_module(f'miniai.{name}')
+    def where(m):
+        f = unwrap(attrgetter(m[2])(module))
+        code = getattr(f.fget if isinstance(f, property) else f, '__code__', None)
+        file = Path(code.co_filename).resolve() if code else None
+        return m[0] if file is None or not file.is_relative_to(ROOT) else f'{m[1]}[source]({source}/{file.relative_to(ROOT).as_posix()}#L{code.co_firstlineno})'
+    text = re.sub(r'^(#+ .*\{#([\w.]+)\}\n\n)\[source\]\([^)]*\)', where, text, flags=re.M)
+    text = re.sub(r'\| Parameter \|.*\n\| ---.*\n(?:\|.*\|  \|\n)+(?!\|)\n?', '', text)
+    return re.sub(r'\A(---\n.*?\n---\n)', rf'\1\nBuilt, explained and tried on the page [{title}](../{name}.html).\n', text, flags=re.S)
+
+def add_to_sidebar(pages):
+    "Add a section for the API to the sidebar; it is not in the _quarto.yml that is kept, for its pages exist only here"
+    import yaml
+    path = PROC/'_quarto.yml'
+    conf = yaml.safe_load(path.read_text(encoding='utf-8'))
+    conf['website']['sidebar']['contents'].append({'section': 'API', 'contents': pages})
+    path.write_text(yaml.safe_dump(conf, sort_keys=False, allow_unicode=True), encoding='utf-8')
 
 def to_api(s, targets, host):
     "`s` with nbdev's links to names turned into links to the pages of `api_pages`"
