@@ -71,7 +71,8 @@ def visit(browser, url, **kw):
 
 def test_every_notebook_and_module_has_its_page(pages):
     modules = sorted(p.stem for p in (ROOT/'miniai').glob('*.py') if p.stem not in ('__init__', '_modidx', 'all'))
-    assert {'index.html', *(f'{o}.html' for o in modules), *(f'api/{o}.html' for o in modules)} <= set(pages)
+    lessons = {re.sub(r'^\d+_', '', p.stem) for p in (ROOT/'nbs').glob('*.ipynb')}
+    assert {*(f'{o}.html' for o in lessons), *(f'api/{o}.html' for o in ('index', *modules))} <= set(pages)
     assert '404.html' in pages
 
 def links_and_ids(text):
@@ -90,6 +91,14 @@ def test_no_link_is_broken(site, pages):
             if not (site/target).is_file(): broken.append(f'{p}: {link}')
             elif fragment and target in found and unquote(fragment) not in found[target][1]: broken.append(f'{p}: {link} (no such place on the page)')
     assert not broken, '\n'.join(broken)
+
+def test_links_into_the_repository_lead_to_files(site, pages):
+    wrong,n = [],0
+    for p in pages:
+        for path,line in re.findall(r'href="https://github\.com/miniai-nb/miniai/(?:edit|blob|raw)/main/([^"#]+)(?:#L(\d+))?"', (site/p).read_text(encoding='utf-8')):
+            n,file = n+1,ROOT/path
+            if not file.is_file() or (line and not re.match(r'\s*(@|def |class |\w+ = )', file.read_text(encoding='utf-8').splitlines()[int(line)-1])): wrong.append(f'{p}: {path} {line}')
+    assert not wrong and n>300, '\n'.join(wrong)
 
 def test_nothing_of_the_source_shows(site, pages):
     left = []

@@ -62,7 +62,7 @@ def api_pages(cfg):
         title,about = re.match(r'# (.*)\n> (.*)', head).groups()
         p.write_text(api_page(p.read_text(encoding='utf-8'), name, title, settings.source), encoding='utf-8')
         lines.append(f'| [`miniai.{name}`]({name}.qmd) | {about} | [{title}](../{name}.html) |')
-    (PROC/'api'/'index.qmd').write_text('\n'.join(['---', 'title: API', 'description: Every module, every name, made from the docstrings', '---', '',
+    (PROC/'api'/'index.qmd').write_text('\n'.join(['---', 'title: All modules', 'description: What the package gives, made from the docstrings', '---', '',
         'Each module is the code of one page, and needs only those above it. `from miniai.all import *` gives all of them at once.', '',
         '| Module | What it is about | Built on |', '| --- | --- | --- |', *lines, '']), encoding='utf-8')
     add_to_sidebar([f'api/{o}.qmd' for o in ('index', *lessons) if (PROC/'api'/f'{o}.qmd').exists()])
@@ -87,7 +87,7 @@ def add_to_sidebar(pages):
     import yaml
     path = PROC/'_quarto.yml'
     conf = yaml.safe_load(path.read_text(encoding='utf-8'))
-    conf['website']['sidebar']['contents'].append({'section': 'API', 'contents': pages})
+    conf['website']['sidebar']['contents'].append({'section': 'Reference', 'contents': pages})
     path.write_text(yaml.safe_dump(conf, sort_keys=False, allow_unicode=True), encoding='utf-8')
 
 def to_api(s, targets, host):
@@ -187,8 +187,13 @@ def npm_package(name, sha512):
     return folder
 
 def complete():
-    "Put into _docs/ what its pages would fetch from elsewhere, and the notebooks to download"
+    "Put into _docs/ the notebooks to download, the true places of what the pages were made from, and what they would fetch from elsewhere"
     shutil.copytree(NBS, DOCS/'notebooks', ignore=lambda d, names: [o for o in names if not re.fullmatch(r'\d\d_\w+\.ipynb', o)], dirs_exist_ok=True)
+    sources = {re.sub(r'^\d+_', '', p.stem): p.name for p in NBS.glob('*.ipynb')}
+    def source(m): return f'{m[1]}/{sources[m[2]]}' if m[2] in sources else m[0]
+    for p in DOCS.rglob('*.html'):                      # where a page is edited is not called what the page is called
+        s = p.read_text(encoding='utf-8')
+        p.write_text(re.sub(r'(/(?:edit|blob)/\w+/nbs)/(?:api/)?(\w+)\.(?:ipynb|qmd)(?=")', source, s), encoding='utf-8')
     src = npm_package(*KATEX)
     if src is None: print('There is no npm to fetch KaTeX with: formulas will need the network, for they come from a CDN')
     else:
