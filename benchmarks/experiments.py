@@ -23,10 +23,9 @@ from miniai.augment import RandCopy, RandCrop, RandErase, RandFlip, tfm_batch
 from miniai.conv import conv, def_device
 from miniai.datasets import DataLoaders, get_dls
 from miniai.init import BatchTransformCB, init_weights
-from miniai.learner import DeviceCB, MetricsCB, TrainLearner
+from miniai.learner import Accuracy, DeviceCB, MetricsCB, TrainLearner
 from miniai.resnet import GlobalAvgPool, ResBlock, act_gr
 from miniai.sgd import BatchSchedCB
-from miniai.train import accuracy_metric
 from miniai.xtras import set_seed
 
 RESULTS = Path(__file__).resolve().parent.parent/'nbs'/'results'
@@ -88,7 +87,7 @@ def train(make, tfms, dls, epochs, lr, seed):
     set_seed(seed)
     model = make().to(def_device, memory_format=torch.channels_last)
     sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=epochs*len(dls.train)))
-    cbs = [DeviceCB(), MetricsCB(accuracy=accuracy_metric()), sched]
+    cbs = [DeviceCB(), MetricsCB(accuracy=Accuracy()), sched]
     if tfms: cbs.append(BatchTransformCB(partial(tfm_batch, tfm_x=nn.Sequential(*tfms())), on_val=False))
     learn = Mixed(model, dls, F.cross_entropy, lr, cbs, torch.optim.AdamW)
     return learn,learn.fit(epochs)

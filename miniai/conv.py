@@ -47,9 +47,10 @@ def to_device(x, # A tensor, or tensors in any nest of lists, tuples and mapping
              ):
     "`x` with every tensor on `device`; tensors that are there already are not copied"
     if isinstance(x, nn.Module): raise TypeError('to_device is for data; a model is moved by model.to(device)')
-    wait = torch.device(device).type!='cuda'     # only copies *to* a CUDA device may be left unfinished: later work there queues behind them
+    device = torch.device(device)
+    unfinished = device.type=='cuda'        # only copies *to* a CUDA device may be left unfinished: later work there queues behind them
     if isinstance(x, PackedSequence): return x.to(device)       # a tuple of tensors, some of which stay on the CPU
-    return map_tensors(lambda t: t.to(device, non_blocking=not wait), x)
+    return map_tensors(lambda t: t if t.device==device else t.to(device, non_blocking=unfinished), x)
 
 # %% ../nbs/02_conv.ipynb #c86013de
 def collate_device(b, # A list of rows, as a `DataLoader` collects them

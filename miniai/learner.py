@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Callback', 'find_methods', 'run_cbs', 'CancelBatchException', 'CancelEpochException', 'CancelFitException',
-           'call_methods', 'with_cbs', 'Learner', 'History', 'TrainCB', 'DeviceCB', 'MetricsCB', 'SingleBatchCB',
-           'TerminateOnNaN', 'TrainLearner', 'MomentumLearner', 'LRFinderCB', 'unchanged', 'is_class_loss',
-           'check_classes', 'SaveHistoryCB', 'ProgressCB', 'LossCurve', 'to_cpu']
+           'call_methods', 'with_cbs', 'Learner', 'History', 'TrainCB', 'DeviceCB', 'Accuracy', 'MetricsCB',
+           'SingleBatchCB', 'TerminateOnNaN', 'TrainLearner', 'MomentumLearner', 'LRFinderCB', 'unchanged',
+           'is_class_loss', 'check_classes', 'SaveHistoryCB', 'ProgressCB', 'LossCurve', 'to_cpu']
 
 # %% ../nbs/03_learner.ipynb #18dbc731
 import csv, math, sys, time
@@ -202,6 +202,18 @@ class DeviceCB(Callback):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
+# %% ../nbs/03_learner.ipynb #acc0a1b2
+class Accuracy:
+    "Share of right guesses: `preds` are labels, or scores with the classes in dimension 1; `targs` are labels, of any shape"
+    def reset(self): self.right,self.n = 0,0
+
+    def update(self, preds, targs):
+        if preds.ndim>targs.ndim: preds = preds.argmax(1)
+        if preds.shape!=targs.shape: raise ValueError(f'Predictions of shape {tuple(preds.shape)} for labels of shape {tuple(targs.shape)}')
+        self.right,self.n = self.right + (preds==targs).sum(),self.n + targs.numel()
+
+    def compute(self): return self.right/self.n if self.n else math.nan
+
 # %% ../nbs/03_learner.ipynb #65cc445c
 #| code-fold: true
 def _named_metrics(ms, metrics):
@@ -234,8 +246,8 @@ class MetricsCB(Callback):
 # %% ../nbs/03_learner.ipynb #d79a34fe
 @patch
 def after_batch(self:MetricsCB, learn):
-    n = _n_items(learn.batch)
-    self.total,self.n = self.total + _loss(learn).float()*n,self.n + n
+    n,loss = _n_items(learn.batch),_loss(learn)
+    self.total,self.n = self.total.add_(loss, alpha=n) if self.n else loss.float()*n,self.n + n     # one operation, total += n*loss
     if not self.metrics: return
     preds = map_tensors(torch.Tensor.detach, learn.preds)
     for m in self.metrics.values(): m.update(preds, *learn.batch[learn.n_inp:])
@@ -255,6 +267,7 @@ def after_epoch(self:MetricsCB, learn):
 #| code-fold: true
 def _n_items(batch):
     "The length of the first tensor in `batch`, or of its first list; 1 if there is neither"
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], torch.Tensor) and batch[0].ndim: return len(batch[0])
     sizes = []
     map_tensors(lambda t: sizes.append(len(t)) if t.ndim else None, batch)
     while not sizes and isinstance(batch, (tuple, list, Mapping)) and len(batch):

@@ -14,9 +14,8 @@ from miniai.augment import (CapturePreds, RandCopy, RandCrop, RandErase, RandFli
                             tfm_batch)
 from miniai.datasets import DataLoaders, TensorLoader
 from miniai.init import BatchTransformCB
-from miniai.learner import Callback, Learner, MetricsCB, SingleBatchCB, TrainCB, TrainLearner
+from miniai.learner import Accuracy, Callback, Learner, MetricsCB, SingleBatchCB, TrainCB, TrainLearner
 from miniai.sgd import BatchSchedCB, RecorderCB
-from miniai.train import accuracy_metric
 from miniai.xtras import set_seed
 
 TFMS = {'crop': rand_crop, 'flip': rand_flip, 'erase': rand_erase, 'copy': rand_copy}
@@ -222,7 +221,7 @@ LOOKS = {'show_image_batch': lambda l: l.show_image_batch(), 'capture_preds': la
 @pytest.mark.parametrize('fitted', [False, True])
 def test_a_look_leaves_no_trace(learn, look, fitted):
     sched = BatchSchedCB(partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=.1, total_steps=6))
-    learn.cbs += [sched, RecorderCB(lr=lambda cb: cb.learn.opt.param_groups[0]['lr']), MetricsCB(accuracy=accuracy_metric())]
+    learn.cbs += [sched, RecorderCB(lr=lambda cb: cb.learn.opt.param_groups[0]['lr']), MetricsCB(accuracy=Accuracy())]
     learn.opt_func = torch.optim.AdamW
     if fitted:
         learn.fit(1)
@@ -383,9 +382,9 @@ def test_tta_with_a_loader_that_shuffles(learn):
     assert torch.equal(learn.dls.valid.y[order], targs) and not torch.equal(targs, learn.dls.valid.y)
 
 def test_as_a_callback_it_changes_the_metrics_but_not_the_loss(learn):
-    metric = MetricsCB(accuracy=accuracy_metric())
+    metric = MetricsCB(accuracy=Accuracy())
     plain = learn.fit(1, train=False, cbs=metric)[0]
-    twice = learn.fit(1, train=False, cbs=[MetricsCB(accuracy=accuracy_metric()), TTACB()])[0]
+    twice = learn.fit(1, train=False, cbs=[MetricsCB(accuracy=Accuracy()), TTACB()])[0]
     probs,targs = learn.tta()
     assert plain['valid_loss']==pytest.approx(twice['valid_loss']) and twice['valid_accuracy']==pytest.approx((probs.argmax(1)==targs).float().mean().item())
     def weights(*cbs):
