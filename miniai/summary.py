@@ -589,7 +589,7 @@ def __repr__(self:Summary): return '\n'.join([self.text(), *self.totals()])
 
 def _markdown(x):
     "`x` as it is, although Markdown would give some of its characters a meaning"
-    for a,b in (('\\', '\\\\'), ('|', '\\|'), ('_', '\\_'), ('*', '\\*'), ('<', '&lt;'), ('  ', '&emsp;')): x = x.replace(a, b)
+    for a,b in (('\\', '\\\\'), ('|', '\\|'), ('_', '\\_'), ('*', '\\*'), ('<', '&lt;'), ("'", '&#39;'), ('  ', '&emsp;')): x = x.replace(a, b)
     return x
 
 @patch

@@ -12,12 +12,12 @@ pages would fetch from elsewhere, the typesetter of the formulas above all, is p
 """
 import argparse, base64, hashlib, json, os, re, shutil, subprocess, sys, tarfile, tempfile, warnings
 from functools import partial
-from importlib import import_module
-from inspect import unwrap
-from operator import attrgetter
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import nbformat
+
+from docs_api import api_pages, to_api
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS,PROC,DOCS,CACHE = ROOT/'nbs',ROOT/'_proc',ROOT/'_docs',ROOT/'.cache'
@@ -29,6 +29,7 @@ BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
 
 def process():
     "Let nbdev write the pages as they are to be read into _proc/, then add our own"
+    check_pages()
     from nbdev.config import get_config
     from nbdev.doclinks import _build_modidx
     from nbdev.serve import proc_nbs
@@ -36,64 +37,26 @@ def process():
     shutil.rmtree(PROC, ignore_errors=True)
     _build_modidx()
     with warnings.catch_warnings(action='ignore'): proc_nbs(force=True, n_workers=1)
-    targets,times = api_pages(cfg),reading_times()
+    targets,times = api_pages(f'{cfg.git_url}/blob/{cfg.branch}'),reading_times()
     for p in sorted(PROC.glob('*.ipynb')):
         nb = nbformat.read(p, 4)
+        nb.cells = [c for c in nb.cells if not c.source.startswith('<!-- WARNING: THIS FILE')]
         add_bar(nb, p.name, cfg, times)
         change_text(nb, partial(to_api, targets=targets, host=host(cfg)))
         nbformat.write(nb, p)
     return cfg
 
+def check_pages():
+    "Stop with a sentence at a notebook that is no page"
+    for p in sorted(NBS.glob('*.ipynb')):
+        try: cells = nbformat.read(p, 4).cells
+        except Exception as e: sys.exit(f'{p.name} cannot be read as a notebook: {e}')
+        if not cells or not re.fullmatch(r'# .*\n> .*', cells[0].source): sys.exit(f'The first cell of {p.name} should be "# Title", and below it "> what it is about", and nothing else')
+        if p.name[:2].isdigit() and not any(f'/nbs/{p.name})' in c.source for c in cells if c.cell_type=='markdown'): sys.exit(f'{p.name} has no badge that opens it in Colab')
+        if p.name[:2].isdigit() and p.name not in reading_times(): sys.exit(f'The map on the index page lacks {p.name}: make notebooks PAGES=index')
+        if not any(c.get('outputs') for c in cells): sys.exit(f'{p.name} has no outputs: make notebooks PAGES={p.stem}')
+
 def host(cfg): return f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
-
-def api_pages(cfg):
-    "A page for each module and one of all in _proc/api/, made from the docstrings; returns a dict from names, in lower case as nbdev links to them, to places on these pages"
-    from smalldocs import api
-    import miniai.all                                   # methods that later pages patch onto earlier classes
-    settings = api.Settings(site=PROC, packages=['miniai'], out='api', root=ROOT, source=f'{cfg.git_url}/blob/{cfg.branch}')
-    pages = [p for p in api.build(settings) if p.stem not in ('all', '_modidx')]
-    for p in (PROC/'api').iterdir():
-        if p not in pages: p.unlink()
-    lessons = {re.sub(r'^\d+_', '', p.stem): nbformat.read(p, 4).cells[0].source for p in sorted(NBS.glob('[0-9]*.ipynb'))}
-    lines = []
-    for name,head in lessons.items():
-        p = PROC/'api'/f'{name}.qmd'
-        if p not in pages: continue
-        title,about = re.match(r'# (.*)\n> (.*)', head).groups()
-        p.write_text(api_page(p.read_text(encoding='utf-8'), name, title, settings.source), encoding='utf-8')
-        lines.append(f'| [`miniai.{name}`]({name}.qmd) | {about} | [{title}](../{name}.html) |')
-    (PROC/'api'/'index.qmd').write_text('\n'.join(['---', 'title: All modules', 'description: What the package gives, made from the docstrings', '---', '',
-        'Each module is the code of one page, and needs only those above it. `from miniai.all import *` gives all of them at once.', '',
-        '| Module | What it is about | Built on |', '| --- | --- | --- |', *lines, '']), encoding='utf-8')
-    add_to_sidebar([f'api/{o}.qmd' for o in ('index', *lessons) if (PROC/'api'/f'{o}.qmd').exists()])
-    names = json.loads((PROC/'_symbols.json').read_text(encoding='utf-8'))
-    (PROC/'_symbols.json').unlink()
-    return {k.lower(): v.lstrip('/').replace('.qmd', '.html') for k,v in names.items() if not k.startswith('miniai.')}
-
-def api_page(text, name, title, source):
-    "The text of the page of module `name` with the page that builds it, the right file for methods that are patched on, and no tables that say nothing"
-    module = import_module(f'miniai.{name}')
-    def where(m):
-        f = unwrap(attrgetter(m[2])(module))
-        code = getattr(f.fget if isinstance(f, property) else f, '__code__', None)
-        file = Path(code.co_filename).resolve() if code else None
-        return m[0] if file is None or not file.is_relative_to(ROOT) else f'{m[1]}[source]({source}/{file.relative_to(ROOT).as_posix()}#L{code.co_firstlineno})'
-    text = re.sub(r'^(#+ .*\{#([\w.]+)\}\n\n)\[source\]\([^)]*\)', where, text, flags=re.M)
-    text = re.sub(r'\| Parameter \|.*\n\| ---.*\n(?:\|.*\|  \|\n)+(?!\|)\n?', '', text)
-    return re.sub(r'\A(---\n.*?\n---\n)', rf'\1\nBuilt, explained and tried on the page [{title}](../{name}.html).\n', text, flags=re.S)
-
-def add_to_sidebar(pages):
-    "Add a section for the API to the sidebar; it is not in the _quarto.yml that is kept, for its pages exist only here"
-    import yaml
-    path = PROC/'_quarto.yml'
-    conf = yaml.safe_load(path.read_text(encoding='utf-8'))
-    conf['website']['sidebar']['contents'].append({'section': 'Reference', 'contents': pages})
-    path.write_text(yaml.safe_dump(conf, sort_keys=False, allow_unicode=True), encoding='utf-8')
-
-def to_api(s, targets, host):
-    "`s` with nbdev's links to names turned into links to the pages of `api_pages`"
-    def link(m): return f']({targets.get(m[2], m[1])})'
-    return re.sub(rf'\]\({re.escape(host)}/([\w./]+\.html)(?:#([\w.]+))?\)', link, s)
 
 def change_text(nb, f):
     "Apply `f` to the Markdown of `nb`, cells and outputs"
@@ -163,67 +126,116 @@ def render():
 
 def render_with_quarto():
     "Let Quarto write _docs/"
-    quarto = shutil.which('quarto')
-    if not quarto: sys.exit('There is no quarto on the PATH; without --quarto the site is made by smalldocs')
-    subprocess.run([quarto, 'render', PROC, '--no-execute'], check=True)
+    subprocess.run(['quarto', 'render', PROC, '--no-execute'], check=True)
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC/'_docs', DOCS)
 
 # complete: nothing from outside -----------------------------------------------------------------------------------
 
 def npm_package(name, sha512):
-    "The folder of an npm package in the cache, fetched once and checked; `None` without npm"
-    folder = CACHE/name.replace('@', '-')
-    if folder.exists(): return folder
-    if not shutil.which('npm'): return None
+    "The folder of an npm package, fetched once and checked each time; `None` if it is not there and cannot be fetched"
+    archive,folder = CACHE/f"{name.replace('@', '-')}.tgz",CACHE/name.replace('@', '-')
     CACHE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
-        subprocess.run(['npm', 'pack', name, '--silent'], cwd=tmp, check=True, stdout=subprocess.DEVNULL)
-        archive = next(Path(tmp).glob('*.tgz'))
-        got = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-        if got!=sha512: sys.exit(f'{archive.name} is not what it should be: sha512 {got} instead of {sha512}')
-        with tarfile.open(archive) as tar: tar.extractall(tmp, filter='data')
-        (Path(tmp)/'package').rename(folder)
-    return folder
+    if not archive.exists():
+        if not shutil.which('npm'): return None
+        with tempfile.TemporaryDirectory(dir=CACHE) as tmp:
+            if subprocess.run(['npm', 'pack', name, '--silent'], cwd=tmp, stdout=subprocess.DEVNULL).returncode: return None
+            next(Path(tmp).glob('*.tgz')).rename(archive)
+    got = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    if got!=sha512: sys.exit(f'{archive} is not what it should be: its sha512 is {got} instead of {sha512}. Delete it, and it will be fetched again')
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(archive) as tar: tar.extractall(folder, filter='data')
+    return folder/'package'
 
-def complete():
-    "Put into _docs/ the notebooks to download, the true places of what the pages were made from, and what they would fetch from elsewhere"
+def picture_size(m):
+    "The attributes `width` and `height` for an embedded PNG picture, so that the text does not jump when it is drawn"
+    head = base64.b64decode(m[2])
+    return m[0] if 'width=' in m[3] else '{} width="{}" height="{}"{}'.format(m[1], *(int.from_bytes(head[i:i+4], 'big') for i in (16,20)), m[3])
+
+def finish(s, path, cfg, sources):
+    "The HTML `s` of the page in `path`, with what smalldocs leaves out"
+    where,root = path.relative_to(DOCS).as_posix(),host(cfg)
+    def source(m): return '/tools/docs.py' if m[0].endswith('/api/index.qmd') else f'/nbs/{sources.get(m[1], m[1])}' if m[1] in sources else m[0]
+    s = re.sub(r'(?<=/main)/nbs/(?:api/)?(\w+)\.(?:ipynb|qmd)(?=" class="toc-action|"[^>]*>\s*<i class="bi bi-(?:pencil|code))', source, s)
+    s = re.sub(r'(<img [^>]*src="data:image/png;base64,([\w+/]{32})[^"]*")([^>]*>)', picture_size, s)
+    s = re.sub(r'((?:name|property)="(?:og:)?description" content=")([^"]*)', lambda m: m[1] + m[2].replace('`', ''), s)
+    s = s.replace('<meta property="og:title"', f'<link rel="canonical" href="{root}/{where}"><meta property="og:url" content="{root}/{where}"><meta property="og:type" content="article">'
+                  f'<meta property="og:image:alt" content="The network of the series as a row of boxes"><meta name="twitter:card" content="summary_large_image"><meta property="og:title"', 1)
+    s = re.sub(r'(<body[^>]*>)', r'\1<a class="skip" href="#quarto-document-content">Skip to the text</a>', s, count=1)
+    s = s.replace('<pre', '<pre tabindex="0"').replace('<i class="bi bi-github" role="img">', '<i class="bi bi-github" aria-hidden="true">').replace('<a role="navigation"', '<a role="button" tabindex="0"')
+    if where=='404.html': s = re.sub(r'((?:href|src)=")(?!https?:|#|/|data:|")(?:\./)?([^"]+)', rf'\1{cfg.doc_baseurl}/\2', s).replace('content="./"', f'content="{cfg.doc_baseurl}/"')
+    return s
+
+def finish_copies(order):
+    "Take what is for the pages only out of the Markdown copies, the search and the map of the site; `llms.txt` in reading `order`"
+    for p in DOCS.rglob('*.llms.md'):
+        s = re.sub(r'<div class="page-bar">.*?</div>\s*', '', p.read_text(encoding='utf-8'), flags=re.S)
+        p.write_text(re.sub(r' \{#[\w.]+\}$|\{\.source-link\}', '', s, flags=re.M), encoding='utf-8')
+    found = json.loads((DOCS/'search.json').read_text(encoding='utf-8'))
+    for o in found: o['text'] = re.sub(r'^source |^Open in Colab Download notebook .*? to run ', '', o['text'])
+    (DOCS/'search.json').write_text(json.dumps(found, ensure_ascii=False), encoding='utf-8')
+    s = (DOCS/'sitemap.xml').read_text(encoding='utf-8')
+    (DOCS/'sitemap.xml').write_text(re.sub(r'\s*<url>\s*<loc>[^<]*/404\.html</loc>.*?</url>', '', s, flags=re.S), encoding='utf-8')
+    head,*lines = (DOCS/'llms.txt').read_text(encoding='utf-8').split('\n- ')
+    place = {f'{o}.llms.md': i for i,o in enumerate(order)}
+    lines.sort(key=lambda o: min([i for k,i in place.items() if o.rstrip().endswith(f'/miniai/{k})')], default=len(place)))
+    (DOCS/'llms.txt').write_text('\n- '.join([head.rstrip('\n') + '\n', *(o.strip() for o in lines)]) + '\n', encoding='utf-8')
+
+def complete(cfg):
+    "Put into _docs/ the notebooks to download, and what its pages would fetch from elsewhere; finish the pages"
     shutil.copytree(NBS, DOCS/'notebooks', ignore=lambda d, names: [o for o in names if not re.fullmatch(r'\d\d_\w+\.ipynb', o)], dirs_exist_ok=True)
-    sources = {re.sub(r'^\d+_', '', p.stem): p.name for p in NBS.glob('*.ipynb')}
-    def source(m): return f'{m[1]}/{sources[m[2]]}' if m[2] in sources else m[0]
-    for p in DOCS.rglob('*.html'):                      # where a page is edited is not called what the page is called
-        s = p.read_text(encoding='utf-8')
-        p.write_text(re.sub(r'(/(?:edit|blob)/\w+/nbs)/(?:api/)?(\w+)\.(?:ipynb|qmd)(?=")', source, s), encoding='utf-8')
+    lessons = ['index', *(p.stem for p in sorted(NBS.glob('[0-9]*.ipynb'))), 'results']
+    sources = {re.sub(r'^\d+_', '', o): f'{o}.ipynb' for o in lessons}
     src = npm_package(*KATEX)
-    if src is None: print('There is no npm to fetch KaTeX with: formulas will need the network, for they come from a CDN')
+    if src is None: print('KaTeX could not be fetched with npm: formulas will need the network, for they come from a CDN')
     else:
         libs = DOCS/'site_libs'/'katex'
-        libs.mkdir(parents=True)
+        libs.mkdir(parents=True, exist_ok=True)
         for o in ('katex.min.css', 'katex.min.js', 'contrib/auto-render.min.js'): shutil.copy(src/'dist'/o, libs)
-        shutil.copytree(src/'dist'/'fonts', libs/'fonts', ignore=shutil.ignore_patterns('*.ttf', '*.woff'))
-        for p in DOCS.rglob('*.html'):
-            up = '../'*(len(p.relative_to(DOCS).parts)-1)
-            s = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist/(?:contrib/)?([\w.-]+)', rf'{up}site_libs/katex/\1', p.read_text(encoding='utf-8'))
-            p.write_text(s, encoding='utf-8')
+        shutil.copytree(src/'dist'/'fonts', libs/'fonts', ignore=shutil.ignore_patterns('*.ttf', '*.woff'), dirs_exist_ok=True)
+    for p in DOCS.rglob('*.html'):
+        s = finish(p.read_text(encoding='utf-8'), p, cfg, sources)
+        up = f'{cfg.doc_baseurl}/' if p.name=='404.html' else '../'*(len(p.relative_to(DOCS).parts)-1)
+        if src: s = re.sub(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist/(?:contrib/)?([\w.-]+)', rf'{up}site_libs/katex/\1', s)
+        p.write_text(s, encoding='utf-8')
     for p in DOCS.rglob('*.css'):
         s = p.read_text(encoding='utf-8')
         new = re.sub(r'@import url\(["\']?https?:[^)]*\);?', '', s)
         if new!=s: p.write_text(new, encoding='utf-8')
+    if (DOCS/'llms.txt').exists(): finish_copies([*sources, 'api/index', *(f'api/{o}' for o in sources)])
 
 def make(quarto=False):
     "The whole site"
+    if quarto and not shutil.which('quarto'): sys.exit('There is no quarto on the PATH; without --quarto the site is made by smalldocs')
     cfg = process()
     if quarto: render_with_quarto()
     else:
         stage(cfg)
         render()
-    complete()
+    complete(cfg)
+
+class Handler(SimpleHTTPRequestHandler):
+    "Serves _docs/ as GitHub Pages does: below the name of the project too, and with its own page for what is not there"
+    def translate_path(self, path):
+        from nbdev.config import get_config
+        base = get_config(cfg_name=ROOT/'settings.ini').doc_baseurl
+        return super().translate_path(path.removeprefix(base) if path.startswith(f'{base}/') else path)
+
+    def send_error(self, code, message=None, explain=None):
+        if code!=404: return super().send_error(code, message, explain)
+        body = (DOCS/'404.html').read_bytes()
+        self.send_response(404)
+        self.send_header('Content-Type', 'text/html; charset=utf-8')
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        if self.command!='HEAD': self.wfile.write(body)
 
 def serve(port):
     "Show _docs/ on localhost until interrupted"
-    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
     if not (DOCS/'index.html').exists(): sys.exit('There is no site in _docs/ yet: make docs')
-    with ThreadingHTTPServer(('127.0.0.1', port), partial(SimpleHTTPRequestHandler, directory=DOCS)) as server:
+    try: server = ThreadingHTTPServer(('127.0.0.1', port), partial(Handler, directory=DOCS))
+    except (OSError, OverflowError) as e: sys.exit(f'Nothing can be served on port {port} ({e}); --port 0 takes any that is free')
+    with server:
         print(f'http://localhost:{server.server_port}   (Ctrl-C ends it)', flush=True)
         try: server.serve_forever()
         except KeyboardInterrupt: pass
@@ -234,4 +246,5 @@ if __name__=='__main__':
     p.add_argument('--quarto', action='store_true', help='render with Quarto instead of smalldocs')
     p.add_argument('--port', type=int, default=8000, help='for serve (default: %(default)s; 0: any that is free)')
     args = p.parse_args()
+    os.chdir(ROOT)
     serve(args.port) if args.what=='serve' else make(args.quarto)
