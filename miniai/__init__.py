@@ -7,7 +7,7 @@ _names = {
     'xtras': ['map_tensors', 'plot_style', 'same_random_state', 'set_seed', 'to_cpu', 'clean_mem', 'versions'],
     'datasets': ['DataLoaders', 'TensorLoader', 'get_dls', 'load_dd', 'show_image', 'show_images'],
     'conv': ['def_device', 'to_device'],     # `miniai.conv` is the module; the function is `miniai.conv.conv`
-    'learner': ['Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'DeviceCB', 'History', 'Learner',
+    'learner': ['Accuracy', 'Callback', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'DeviceCB', 'History', 'Learner',
                 'MetricsCB', 'MomentumLearner', 'ProgressCB', 'SingleBatchCB', 'TerminateOnNaN', 'TrainCB', 'TrainLearner', 'with_cbs'],
     'activations': ['ActivationStats', 'Hook', 'Hooks', 'HooksCallback'],
     'init': ['BatchTransformCB', 'GeneralRelu', 'get_model', 'init_weights', 'lsuv_init'],
@@ -15,6 +15,7 @@ _names = {
     'resnet': ['GlobalAvgPool', 'ResBlock', 'act_gr', 'get_resnet'],
     'summary': ['Summary', 'summarize'],
     'augment': ['CapturePreds', 'RandCopy', 'RandCrop', 'RandErase', 'RandFlip', 'TTACB', 'rand_copy', 'rand_crop', 'rand_erase', 'rand_flip', 'tfm_batch'],
+    'accel': ['ChannelsLast', 'Compile', 'GradAccum', 'GradClip', 'KeepMemory', 'MixedPrecision'],
     'train': ['load_run', 'run_training'],
 }
 _where = {name: module for module,names in _names.items() for name in names}

@@ -9,4 +9,5 @@ from miniai.sgd import *
 from miniai.resnet import *
 from miniai.summary import *
 from miniai.augment import *
+from miniai.accel import *
 from miniai.train import *

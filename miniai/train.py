@@ -31,6 +31,7 @@ def parser():
     add('--data', 'fashion_mnist, or a data set of the Hugging Face hub (owner/name), or a folder', 'fashion_mnist', metavar='NAME')
     add('--size', 'scale and crop the images to N×N pixels', shown='as they are', type=int, metavar='N')
     add('--out', 'folder for the results', shown='runs/DATA-DATE-TIME', metavar='FOLDER')
+    p.add_argument('--fast', action='store_true', help='use what makes training faster on this machine and changes no more than the rounding, and say what that is (default: float32 throughout)')
     p.add_argument('--quiet', action='store_true', help='print the result only (default: show everything)')
     p.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     return p
@@ -84,20 +85,21 @@ def save_model(model, config, out):
     with replacing(out/'config.json') as tmp: tmp.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding='utf-8')
 
 # %% ../nbs/13_train.ipynb #43052f97
-def get_learner(dls, device, epochs, lr, callbacks):
-    "A learner of the default network for `dls`: AdamW, 1cycle, channels-last, and a guard against diverging"
+def get_learner(dls, device, epochs, lr, callbacks, fast=False):
+    "A learner of the default network for `dls`: AdamW, 1cycle, a guard against diverging, and with `fast` what is fast on `device`"
     from functools import partial
-    import torch, torch.nn.functional as F
-    from torch.optim import lr_scheduler
+    import torch.nn.functional as F
+    from torch.optim import AdamW, lr_scheduler
+    from miniai import accel
     from miniai.init import init_weights
     from miniai.learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner
     from miniai.sgd import BatchSchedCB
     config = model_config(dls.train.x.shape[1], len(dls.classes))
     model = build_model(config).apply(partial(init_weights, leaky=config['leak'])).to(device)
-    if device.type in ('cpu', 'cuda'): model = model.to(memory_format=torch.channels_last)       # BatchNorm's backward fails with it on older MPS
+    quick,opt_kwargs,_ = accel.fast(device) if fast else ([accel.ChannelsLast()], {}, '')
     sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=epochs*len(dls.train)))
-    cbs = [DeviceCB(device), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *callbacks]
-    return TrainLearner(model, dls, F.cross_entropy, lr, cbs, torch.optim.AdamW)
+    cbs = [DeviceCB(device), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *quick, *callbacks]
+    return TrainLearner(model, dls, F.cross_entropy, lr, cbs, partial(AdamW, **opt_kwargs))
 
 # %% ../nbs/13_train.ipynb #a11fd3fd
 def check_options(epochs, bs, lr, seed):
@@ -109,9 +111,10 @@ def check_options(epochs, bs, lr, seed):
     if not 0<lr<float('inf'): raise ValueError(f'lr is {lr!r}; the learning rate should be a number above 0')
     if not -2**63<=seed<2**64: raise ValueError(f'seed is {seed}; it should fit into 64 bits')
 
-def describe(dls, device, epochs, bs, lr, seed, out):
+def describe(dls, device, epochs, bs, lr, seed, out, fast=False):
     "What is going to happen, in a few lines"
     import torch
+    from miniai import accel
     n = {k: len(getattr(dls, k).x) if getattr(dls, k) else 0 for k in ('train','valid','test')}
     test = f", {n['test']:,} to be tested on at the end" if n['test'] else '; there is no test split'
     place = torch.cuda.get_device_name(device) if device.type=='cuda' else f'{torch.get_num_threads()} threads' if device.type=='cpu' else ''
@@ -120,6 +123,7 @@ def describe(dls, device, epochs, bs, lr, seed, out):
         f'images    {"×".join(map(str, dls.train.x.shape[1:]))} pixels, {len(dls.classes)} classes',
         f'training  {epochs} epochs of {len(dls.train)} batches of {bs:,}, AdamW, 1cycle up to {lr:g}, seed {seed}',
         f'device    {device} {f"({place})" if place else ""}',
+        f'numbers   {accel.fast(device)[2] if fast else "float32 throughout"}',
         f'results   {out}'])
 
 def background(x # uint8 images `(n, 1, h, w)`
@@ -129,7 +133,7 @@ def background(x # uint8 images `(n, 1, h, w)`
     return torch.cat([x[:1000,...,i,:].flatten() for i in (0,-1)] + [x[:1000,...,i].flatten() for i in (0,-1)]).median().item()/255
 
 # %% ../nbs/13_train.ipynb #0c182466
-def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', label=None, size=None, out=None, quiet=False):
+def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', label=None, size=None, out=None, fast=False, quiet=False):
     "Train the default network, as `miniai-train` does with the options of these names; returns `load_run(out)`"
     from miniai.conv import check_device, def_device
     from miniai.learner import ProgressCB, SaveHistoryCB
@@ -139,13 +143,13 @@ def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, d
     device,out = check_device(device or def_device),make_folder(out or default_out(data))
     dls = get_data(data, bs, size, limit, label, out)
     set_seed(seed)
-    learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv')] + [ProgressCB()]*(not quiet))
+    learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv')] + [ProgressCB()]*(not quiet), fast)
     if not quiet:
-        print(describe(dls, device, epochs, bs, lr, seed, out), '\n')
+        print(describe(dls, device, epochs, bs, lr, seed, out, fast), '\n')
         print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
     fit_and_record(learn, epochs, out)
     result = evaluate(learn, dls)
-    options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=str(data), label=label, size=size, device=str(device))
+    options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=str(data), label=label, size=size, device=str(device), fast=fast)
     save_model(learn.model, run_config(dls, options, learn.history, result), out)
     return load_run(out, device)
 

@@ -260,3 +260,24 @@ def test_images_of_any_kind(im):
     ax = show_image(im)
     assert ax.images[0].get_array().shape[:2]==(5,6)
     __import__('matplotlib.pyplot').pyplot.close('all')
+
+def test_the_cache_of_pixels_is_never_trusted(tmp_path, monkeypatch, fashion):
+    import miniai.datasets as D
+    path = tmp_path/'pixels.bin'
+    monkeypatch.setattr(D, '_cache_path', lambda: path)
+    def right(): return torch.equal(get_dls(limit=100, valid=50).train.x, expected) and hashlib.sha256(path.read_bytes()).hexdigest()==D.PIXELS
+    expected = D.decode_images(choose_splits(load_dd(), 'label', 50, 100)['train'])
+    assert right()
+    whole = path.read_bytes()
+    for bad in (b'', whole[:-1], whole+b'?', b'?'+whole[1:], bytes(len(whole))):
+        path.write_bytes(bad)
+        assert right()
+    assert [o.name for o in tmp_path.iterdir()]==['pixels.bin']
+    assert torch.equal(fashion.valid.x, get_dls().valid.x)
+
+def test_no_place_for_the_cache_is_no_error(tmp_path, monkeypatch):
+    import miniai.datasets as D
+    def nowhere(): raise PermissionError('read-only')
+    for path in (lambda: tmp_path/'nosuch'/'pixels.bin', lambda: tmp_path, nowhere):
+        monkeypatch.setattr(D, '_cache_path', path)
+        assert len(get_dls(limit=100).train.x)==100

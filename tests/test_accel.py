@@ -1,0 +1,167 @@
+"What makes training faster must not make it wrong, whatever it is combined with, and must leave nothing behind"
+import itertools
+from copy import deepcopy
+from functools import partial
+
+import pytest, torch
+import torch.nn.functional as F
+from torch import nn, optim
+from torch.optim import lr_scheduler
+
+from miniai.accel import Around, ChannelsLast, Compile, GradAccum, GradClip, KeepMemory, MixedPrecision, fast, low_precision
+from miniai.activations import ActivationStats
+from miniai.augment import CapturePreds, TTACB
+from miniai.datasets import DataLoaders, TensorLoader
+from miniai.learner import Accuracy, Callback, CancelBatchException, Learner, MetricsCB, TrainCB, TrainLearner
+from miniai.sgd import BatchSchedCB
+
+def pictures(bs=16, n=80, c=1): return DataLoaders(*(TensorLoader(torch.randn(n, c, 8, 8), torch.arange(n)%3, bs) for _ in range(2)), classes=list('abc'))
+def net(c=1): return nn.Sequential(nn.Conv2d(c, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+def make(dls, model, cbs=(), cls=TrainLearner, **kw): return cls(deepcopy(model), dls, F.cross_entropy, .1, [*cbs, MetricsCB(accuracy=Accuracy())], **kw)
+
+EVERY = {'channels': ChannelsLast, 'accum': partial(GradAccum, 2), 'clip': partial(GradClip, .5), 'bf16': partial(MixedPrecision, torch.bfloat16), 'fp16': partial(MixedPrecision, torch.float16),
+         'compile': partial(Compile, backend='eager')}
+
+@pytest.mark.parametrize('names', [o for n in (1,2,3) for o in itertools.combinations(EVERY, n) if not {'bf16','fp16'}<=set(o)], ids='+'.join)
+def test_all_combinations_train_and_leave_nothing(names):
+    dls,model = pictures(),net()
+    plain = make(dls, model, [EVERY[o]() for o in names if o in ('accum','clip')])
+    plain.fit(2)
+    learn = make(dls, model, [EVERY[o]() for o in names])
+    learn.fit(2)
+    assert (weights(learn)-weights(plain)).abs().max() < 5e-3
+    assert isinstance(learn.opt, optim.SGD) and not torch.is_autocast_enabled('cpu') and all('forward' not in vars(m) for m in learn.model.modules())
+    assert all(p.dtype==torch.float32 for p in learn.model.parameters())
+    torch.testing.assert_close(learn.history['train_loss'][0], plain.history['train_loss'][0], rtol=.02, atol=0)
+    learn.fit(1, train=False)
+
+@pytest.mark.parametrize('bs,n', [(8,4), (8,3), (80,2), (16,5), (16,7)])
+def test_accumulated_batches_are_a_large_batch(bs, n):
+    dls,model = pictures(bs),net()
+    large = DataLoaders(*(TensorLoader(o.x, o.y, bs*n) for o in (dls.train, dls.valid)))
+    a,b = make(dls, model, [GradAccum(n)]),make(large, model)
+    a.fit(3); b.fit(3)
+    torch.testing.assert_close(weights(a), weights(b), rtol=1e-5, atol=1e-6)
+
+def test_accumulation_with_a_schedule_and_a_plain_learner():
+    "No warning that the schedule moves on before the optimiser; warnings are errors here"
+    dls,model = pictures(),net()
+    sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=.1, total_steps=2*len(dls.train)))
+    learn = make(dls, model, [TrainCB(), GradAccum(3), GradClip(), sched], Learner)
+    assert learn.fit(2)['train_loss'][-1]>0
+
+def test_norms_are_those_of_torch():
+    dls,model = pictures(),net()
+    clip,want,by_hand = GradClip(.1),[],deepcopy(model)
+    opt = optim.SGD(by_hand.parameters(), .1)
+    for xb,yb in dls.train:
+        F.cross_entropy(by_hand(xb), yb).backward()
+        want.append(nn.utils.clip_grad_norm_(by_hand.parameters(), .1).item())
+        opt.step(); opt.zero_grad()
+    learn = make(dls, model, [clip])
+    learn.fit(1)
+    assert clip.norms==pytest.approx(want) and torch.equal(weights(learn), torch.cat([p.detach().flatten() for p in by_hand.parameters()]))
+
+def test_a_gradient_that_overflows_is_left_out():
+    dls,model = pictures(n=16),net()
+    mixed = MixedPrecision(torch.float16)
+    class Huge(Callback):
+        order = 99
+        def after_loss(self, learn):
+            if learn.training: learn.loss.register_hook(lambda g: g*float('inf'))
+    learn = make(dls, model, [mixed, Huge()])
+    learn.fit(1)
+    assert torch.equal(weights(learn), weights(make(dls, model))) and mixed.scaler.get_scale()==2**15
+
+@pytest.mark.parametrize('event', ['before_batch', 'after_predict', 'after_loss', 'after_backward', 'after_step', 'after_batch'])
+@pytest.mark.parametrize('error', [CancelBatchException, ZeroDivisionError])
+def test_nothing_is_left_on_after_an_error(event, error):
+    def fail(learn):
+        if learn.iter==1: raise error()
+    cb = Callback()
+    cb.order = 50
+    setattr(cb, event, fail)
+    learn = make(pictures(), net(), [MixedPrecision(torch.bfloat16), GradAccum(2), GradClip(), cb])
+    if error is CancelBatchException: learn.fit(1)
+    else:
+        with pytest.raises(error): learn.fit(1)
+    assert not torch.is_autocast_enabled('cpu') and isinstance(learn.opt, optim.SGD)
+
+@pytest.mark.parametrize('width', [1,2,3])
+@pytest.mark.parametrize('stride', [1,2,3])
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_weights_that_meet_only_padding_get_no_gradient(width, stride, channels_last):
+    "oneDNN leaves such gradients unwritten where short numbers meet an input narrower than the stride"
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 96, 3, stride=stride, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, 3))
+    dls = DataLoaders(TensorLoader(torch.randn(64, 64, width, width), torch.arange(64)%3, 8), None)
+    grads = []
+    class Keep(Callback):
+        def after_backward(self, learn): grads.append(learn.model[0].weight.grad.clone())
+    cbs = [ChannelsLast()]*channels_last
+    make(dls, model, cbs).fit(1, valid=False)
+    make(dls, model, [*cbs, Keep()]).fit(1, valid=False)
+    full,grads = grads,[]
+    for _ in range(3):
+        grads.clear()
+        rubbish = [torch.full((64*96*9,), float('nan'), dtype=torch.bfloat16) for _ in range(4)]
+        del rubbish
+        make(dls, model, [*cbs, MixedPrecision(torch.bfloat16), Keep()]).fit(1, valid=False)
+        for a,b in zip(grads, full): assert a.isfinite().all() and not a[b==0].any()
+
+def test_what_it_is_combined_with_elsewhere(dls):
+    stats,capture = ActivationStats(lambda m: isinstance(m, nn.ReLU)),CapturePreds()
+    learn = make(pictures(), net(), [stats, capture, MixedPrecision(torch.bfloat16), ChannelsLast()])
+    learn.fit(1)
+    assert learn.fit(1, train=False, cbs=TTACB())[0]['valid_loss']>0
+    assert learn.lr_find(plot=False, max_epochs=1).losses
+    assert torch.is_tensor(learn.preds) and learn.preds.dtype==torch.float32
+
+def test_what_one_could_do_wrong():
+    for n in (0, -1, 1.5, True, 'x'):
+        with pytest.raises(ValueError, match='n must be a whole number'): GradAccum(n)
+    with pytest.raises(ValueError, match='max_norm'): GradClip(0)
+
+def test_fast_says_what_it_does():
+    cbs,kw,said = fast('cpu')
+    assert ('bfloat16' in said)==(low_precision('cpu') is not None)==any(isinstance(o, MixedPrecision) for o in cbs) and 'channels-last' in said and kw=={'fused': True}
+    assert fast('mps')==([], {}, 'float32, for nothing is known to be faster here')
+
+def test_around_passes_everything_on():
+    opt = optim.SGD([nn.Parameter(torch.zeros(1))], .5)
+    calls = []
+    a = Around(opt, step=lambda: calls.append('step'))
+    a.step(); a.zero_grad()
+    assert calls==['step'] and a.param_groups is opt.param_groups and a.state_dict()==opt.state_dict() and deepcopy(a).param_groups[0]['lr']==.5
+
+def test_the_number_of_reads_does_not_grow_with_the_batches():
+    "Nothing waits for a number in each step: not the metrics, not the progress, not what is fast"
+    from torch.overrides import TorchFunctionMode
+    from miniai.learner import DeviceCB, ProgressCB
+    class Reads(TorchFunctionMode):
+        n = 0
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            self.n += getattr(func, '__name__', '') in ('item', 'tolist', '__bool__', '__float__', '__int__', 'cpu', 'numpy')
+            return func(*args, **(kwargs or {}))
+    def reads(n):
+        x,y = torch.randn(16, 1, 8, 8),torch.arange(16)%3
+        dls = DataLoaders([(x, y)]*n, [(x, y)]*n)
+        with Reads() as r: make(dls, net(), [DeviceCB('cpu'), ProgressCB(), ChannelsLast(), MixedPrecision(torch.bfloat16), GradAccum(2), GradClip()], opt_func=partial(optim.AdamW, fused=True)).fit(1)
+        return r.n
+    assert reads(6)==reads(30)
+
+def test_the_batch_is_not_copied():
+    from miniai.learner import DeviceCB
+    x,y = torch.randn(16, 1, 8, 8),torch.arange(16)%3
+    seen = []
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = net()
+        def forward(self, xb):
+            seen.append(xb.data_ptr())
+            return self.inner(xb)
+    make(DataLoaders([(x, y)], None), Model(), [DeviceCB('cpu'), ChannelsLast(), MixedPrecision(torch.bfloat16)]).fit(1, valid=False)
+    assert seen==[x.data_ptr()]
