@@ -11,7 +11,7 @@ which names pages after their files, they are copied to _proc/site/ under the na
 pages would fetch from elsewhere, the typesetter of the formulas above all, is put into the site.
 """
 import argparse, base64, hashlib, json, os, re, shutil, subprocess, sys, tarfile, tempfile, warnings
-from functools import partial
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,10 +30,9 @@ BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
 def process():
     "Let nbdev write the pages as they are to be read into _proc/, then add our own"
     check_pages()
-    from nbdev.config import get_config
     from nbdev.doclinks import _build_modidx
     from nbdev.serve import proc_nbs
-    cfg = get_config()
+    cfg = config()
     shutil.rmtree(PROC, ignore_errors=True)
     _build_modidx()
     with warnings.catch_warnings(action='ignore'): proc_nbs(force=True, n_workers=1)
@@ -46,15 +45,23 @@ def process():
         nbformat.write(nb, p)
     return cfg
 
+@cache
+def config():
+    "What settings.ini says"
+    from nbdev.config import get_config
+    return get_config(cfg_name=ROOT/'settings.ini')
+
 def check_pages():
     "Stop with a sentence at a notebook that is no page"
-    for p in sorted(NBS.glob('*.ipynb')):
+    pages = sorted(NBS.glob('*.ipynb'))
+    for p in pages:
         try: cells = nbformat.read(p, 4).cells
         except Exception as e: sys.exit(f'{p.name} cannot be read as a notebook: {e}')
         if not cells or not re.fullmatch(r'# .*\n> .*', cells[0].source): sys.exit(f'The first cell of {p.name} should be "# Title", and below it "> what it is about", and nothing else')
         if p.name[:2].isdigit() and not any(f'/nbs/{p.name})' in c.source for c in cells if c.cell_type=='markdown'): sys.exit(f'{p.name} has no badge that opens it in Colab')
-        if p.name[:2].isdigit() and p.name not in reading_times(): sys.exit(f'The map on the index page lacks {p.name}: make notebooks PAGES=index')
         if not any(c.get('outputs') for c in cells): sys.exit(f'{p.name} has no outputs: make notebooks PAGES={p.stem}')
+    lacking = sorted({p.name for p in pages if p.name[:2].isdigit()} - set(reading_times()))
+    if lacking: sys.exit(f'The map on the index page lacks {", ".join(lacking)}: make notebooks PAGES=index')
 
 def host(cfg): return f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
 
@@ -155,7 +162,7 @@ def picture_size(m):
 def finish(s, path, cfg, sources):
     "The HTML `s` of the page in `path`, with what smalldocs leaves out"
     where,root = path.relative_to(DOCS).as_posix(),host(cfg)
-    def source(m): return '/tools/docs.py' if m[0].endswith('/api/index.qmd') else f'/nbs/{sources.get(m[1], m[1])}' if m[1] in sources else m[0]
+    def source(m): return '/tools/docs.py' if m[0].endswith('/api/index.qmd') else f'/nbs/{sources[m[1]]}' if m[1] in sources else m[0]
     s = re.sub(r'(?<=/main)/nbs/(?:api/)?(\w+)\.(?:ipynb|qmd)(?=" class="toc-action|"[^>]*>\s*<i class="bi bi-(?:pencil|code))', source, s)
     s = re.sub(r'(<img [^>]*src="data:image/png;base64,([\w+/]{32})[^"]*")([^>]*>)', picture_size, s)
     s = re.sub(r'((?:name|property)="(?:og:)?description" content=")([^"]*)', lambda m: m[1] + m[2].replace('`', ''), s)
@@ -166,8 +173,8 @@ def finish(s, path, cfg, sources):
     if where=='404.html': s = re.sub(r'((?:href|src)=")(?!https?:|#|/|data:|")(?:\./)?([^"]+)', rf'\1{cfg.doc_baseurl}/\2', s).replace('content="./"', f'content="{cfg.doc_baseurl}/"')
     return s
 
-def finish_copies(order):
-    "Take what is for the pages only out of the Markdown copies, the search and the map of the site; `llms.txt` in reading `order`"
+def finish_copies(order, root):
+    "Take what is for the pages only out of the Markdown copies, the search and the map of the site; `llms.txt` in reading `order`; `root` is where the site is"
     for p in DOCS.rglob('*.llms.md'):
         s = re.sub(r'<div class="page-bar">.*?</div>\s*', '', p.read_text(encoding='utf-8'), flags=re.S)
         p.write_text(re.sub(r' \{#[\w.]+\}$|\{\.source-link\}', '', s, flags=re.M), encoding='utf-8')
@@ -177,15 +184,15 @@ def finish_copies(order):
     s = (DOCS/'sitemap.xml').read_text(encoding='utf-8')
     (DOCS/'sitemap.xml').write_text(re.sub(r'\s*<url>\s*<loc>[^<]*/404\.html</loc>.*?</url>', '', s, flags=re.S), encoding='utf-8')
     head,*lines = (DOCS/'llms.txt').read_text(encoding='utf-8').split('\n- ')
-    place = {f'{o}.llms.md': i for i,o in enumerate(order)}
-    lines.sort(key=lambda o: min([i for k,i in place.items() if o.rstrip().endswith(f'/miniai/{k})')], default=len(place)))
+    place = {f'({root}/{o}.llms.md)': i for i,o in enumerate(order)}
+    lines.sort(key=lambda o: next((i for k,i in place.items() if k in o), len(place)))
     (DOCS/'llms.txt').write_text('\n- '.join([head.rstrip('\n') + '\n', *(o.strip() for o in lines)]) + '\n', encoding='utf-8')
 
 def complete(cfg):
     "Put into _docs/ the notebooks to download, and what its pages would fetch from elsewhere; finish the pages"
     shutil.copytree(NBS, DOCS/'notebooks', ignore=lambda d, names: [o for o in names if not re.fullmatch(r'\d\d_\w+\.ipynb', o)], dirs_exist_ok=True)
-    lessons = ['index', *(p.stem for p in sorted(NBS.glob('[0-9]*.ipynb'))), 'results']
-    sources = {re.sub(r'^\d+_', '', o): f'{o}.ipynb' for o in lessons}
+    names = sorted((p.name for p in NBS.glob('*.ipynb')), key=lambda o: (o!='index.ipynb', o))          # in reading order
+    sources = {re.sub(r'^\d+_|\.ipynb$', '', o): o for o in names}
     src = npm_package(*KATEX)
     if src is None: print('KaTeX could not be fetched with npm: formulas will need the network, for they come from a CDN')
     else:
@@ -202,7 +209,7 @@ def complete(cfg):
         s = p.read_text(encoding='utf-8')
         new = re.sub(r'@import url\(["\']?https?:[^)]*\);?', '', s)
         if new!=s: p.write_text(new, encoding='utf-8')
-    if (DOCS/'llms.txt').exists(): finish_copies([*sources, 'api/index', *(f'api/{o}' for o in sources)])
+    if (DOCS/'llms.txt').exists(): finish_copies([*sources, 'api/index', *(f'api/{o}' for o in sources)], host(cfg))
 
 def make(quarto=False):
     "The whole site"
@@ -217,8 +224,7 @@ def make(quarto=False):
 class Handler(SimpleHTTPRequestHandler):
     "Serves _docs/ as GitHub Pages does: below the name of the project too, and with its own page for what is not there"
     def translate_path(self, path):
-        from nbdev.config import get_config
-        base = get_config(cfg_name=ROOT/'settings.ini').doc_baseurl
+        base = config().doc_baseurl
         return super().translate_path(path.removeprefix(base) if path.startswith(f'{base}/') else path)
 
     def send_error(self, code, message=None, explain=None):
