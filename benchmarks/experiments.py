@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import lr_scheduler
 
+from miniai.accel import ChannelsLast, MixedPrecision
 from miniai.augment import RandCopy, RandCrop, RandErase, RandFlip, tfm_batch
 from miniai.conv import conv, def_device
 from miniai.datasets import DataLoaders, get_dls
@@ -75,21 +76,14 @@ EXPERIMENTS = {'depth':   dict(variants=DEPTH, data=SMALL, epochs=5, lr=1e-2, se
 
 # doing and writing ----------------------------------------------------------------------------------------
 
-class Mixed(TrainLearner):
-    "Forward pass in bfloat16"
-    def predict(self):
-        x = self.batch[0].to(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16): self.preds = self.model(x)
-        self.preds = self.preds.float()
-
 def train(make, tfms, dls, epochs, lr, seed):
     "The learner after training, and its history"
     set_seed(seed)
-    model = make().to(def_device, memory_format=torch.channels_last)
+    model = make().to(def_device)
     sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=epochs*len(dls.train)))
-    cbs = [DeviceCB(), MetricsCB(accuracy=Accuracy()), sched]
+    cbs = [DeviceCB(), MetricsCB(accuracy=Accuracy()), ChannelsLast(), MixedPrecision(torch.bfloat16), sched]
     if tfms: cbs.append(BatchTransformCB(partial(tfm_batch, tfm_x=nn.Sequential(*tfms())), on_val=False))
-    learn = Mixed(model, dls, F.cross_entropy, lr, cbs, torch.optim.AdamW)
+    learn = TrainLearner(model, dls, F.cross_entropy, lr, cbs, torch.optim.AdamW)
     return learn,learn.fit(epochs)
 
 def machine():
