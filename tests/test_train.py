@@ -115,6 +115,16 @@ def test_an_older_run_in_the_same_folder(out, tmp_path):
     res = command('--limit', '2000', '--bs', '64', '--lr', '1e12', '--device', 'cpu', '--out', tmp_path)
     assert 'No epoch was finished' in res.stderr and not (tmp_path/'metrics.csv').exists() and load_run(tmp_path)
 
+def test_fast_says_what_it_picked_and_changes_little(tmp_path):
+    from miniai.accel import fast
+    options = ('--limit', '512', '--bs', '64', '--epochs', '1', '--device', 'cpu')
+    slow,quick = (command(*options, *more, '--out', tmp_path/nm) for nm,more in (('slow', ()), ('fast', ('--fast',))))
+    assert 'numbers   float32 throughout' in slow.stdout and f"numbers   {fast('cpu')[2]}" in quick.stdout
+    a,b = (load_run(tmp_path/nm, 'cpu') for nm in ('slow', 'fast'))
+    assert (a.config['training']['fast'], b.config['training']['fast'])==(False, True)
+    assert all(v.dtype!=torch.bfloat16 for v in b.model.state_dict().values())
+    assert a.config['history'][0]['train_loss']==pytest.approx(b.config['history'][0]['train_loss'], rel=.05)
+
 def test_two_runs_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len({default_out('x') for _ in range(3)})==3 and len(list((tmp_path/'runs').iterdir()))==3
