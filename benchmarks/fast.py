@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """What page 10 shows: how fast our loop is, what each callback of it brings, and what the data path costs, all against plain loops written by hand.
 
-    python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about eight minutes on two cores)
+    python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about fifteen minutes on two cores)
     python benchmarks/fast.py images          only one of: images, loop, overhead, data, memory
 
 In each time round every variant runs once, each time another one first, so that all of them meet the same weather. One row for each value.
 """
-import argparse, contextlib, csv, io, platform, resource, statistics, subprocess, sys, time
+import argparse, contextlib, csv, io, platform, statistics, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 
@@ -45,20 +45,28 @@ def seconds(f):
 
 # what is measured: each is a dict from variants to functions that give one value -----------------------------------
 
-def training_step(variant):
-    "Images a second of `variant`, in this process: the ResNet of page 07, batches of 1,024, AdamW; two steps are not counted"
+def training(variant):
+    "A function that trains the ResNet of page 07 for `n` steps, the way `variant` says, with AdamW and batches of 1,024"
     full = get_dls(bs=1024).train
     def dls(n): return DataLoaders(TensorLoader(full.x[:1024*n], full.y[:1024*n], 1024, mean=full.mean, std=full.std), None)
     set_seed(0)
     model = get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu')
     if 'by hand' in variant:
         opt = optim.AdamW(model.parameters(), 1e-3)
-        def run(n): hand_written(dls(n).train, model, opt, **VARIANTS[variant])
-    else:
-        opt,cbs = VARIANTS[variant]
-        def run(n): fit(dls(n), model, opt, *cbs())
+        return lambda n: hand_written(dls(n).train, model, opt, **VARIANTS[variant])
+    opt,cbs = VARIANTS[variant]
+    return lambda n: fit(dls(n), model, opt, *cbs())
+
+def speed(variant):
+    "Images a second in this process; two steps are not counted"
+    run = training(variant)
     run(2)
-    print(STEPS*1024/seconds(lambda: run(STEPS)))
+    return STEPS*1024/seconds(lambda: run(STEPS))
+
+def peak(variant):
+    "The most memory, in MB, that this process had while it trained for four steps. (`ru_maxrss` will not do: a process begins with that of its parent)"
+    training(variant)(4)
+    return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])/1024
 
 BF16,ADAMW,FUSED = torch.bfloat16,optim.AdamW,partial(optim.AdamW, fused=True)
 VARIANTS = {'by hand': {},
@@ -79,11 +87,11 @@ def alone(*args):
 
 def images():
     "Images a second, each variant in a process of its own, because of the memory that is kept"
-    return {k: partial(alone, '--step', k) for k in VARIANTS}
+    return {k: partial(alone, '--speed', k) for k in VARIANTS}
 
 def loop():
     "The same for the loop alone: with the memory kept, so that both have the same"
-    return {k: partial(alone, '--step', f'{k}, memory kept') for k in ('by hand', 'fit')}
+    return {k: partial(alone, '--speed', f'{k}, memory kept') for k in ('by hand', 'fit')}
 
 def overhead():
     "Microseconds a step: 784 numbers to 50 to 10, batches of 64, one thread"
@@ -117,18 +125,8 @@ def data():
     return {'bare indexing': lambda: len(dl.x)/seconds(bare), 'TensorLoader': lambda: len(dl.x)/seconds(lambda: [None for _ in dl]), 'with_transform and DataLoader': lambda: 10*1024/seconds(ten)}
 
 def memory():
-    "Peak memory of a process, in MB, that trains the ResNet for four steps"
-    return {'by hand': partial(alone, '--peak', 'hand'), 'fit': partial(alone, '--peak', 'fit')}
-
-def peak(what):
-    "What `memory` runs in a process of its own"
-    full = get_dls(bs=1024).train
-    dls = DataLoaders(TensorLoader(full.x[:4096], full.y[:4096], 1024, mean=full.mean, std=full.std), None)
-    set_seed(0)
-    m = get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu')
-    if what=='hand': hand_written(dls.train, m, optim.AdamW(m.parameters(), 1e-3))
-    else: fit(dls, m, optim.AdamW)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)
+    "Peak memory in MB of a process that trains the ResNet"
+    return {k: partial(alone, '--peak', k) for k in ('by hand', 'fit')}
 
 WHAT = {'images': ('images a second', images, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5)}
 
@@ -159,10 +157,10 @@ if __name__=='__main__':
     p.add_argument('what', nargs='*', help=', '.join(WHAT))
     p.add_argument('--out', type=Path, default=RESULTS, help='default: %(default)s')
     p.add_argument('--machine', default=f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads', help='what it runs on, in words')
-    for o in ('--peak', '--step'): p.add_argument(o, help=argparse.SUPPRESS)
+    for o in ('--peak', '--speed'): p.add_argument(o, help=argparse.SUPPRESS)
     args = p.parse_args()
-    if args.peak: peak(args.peak)
-    elif args.step: training_step(args.step)
+    if args.peak: print(peak(args.peak))
+    elif args.speed: print(speed(args.speed))
     else:
         unknown = [o for o in args.what if o not in WHAT]
         if unknown: sys.exit(f'There is no {unknown[0]}; there are {", ".join(WHAT)}')

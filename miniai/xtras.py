@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'STYLE', 'set_seed', 'same_random_state', 'map_tensors', 'to_cpu', 'clean_tb', 'clean_ipython_hist',
-           'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'plot_style']
+           'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'read_results', 'plot_style']
 
 # %% ../nbs/00_xtras.ipynb #986e82ee
-import gc, os, platform, random, sys
+import csv, gc, os, platform, random, sys
 from collections.abc import Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import copy
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.request import urlopen
 
 import matplotlib as mpl
 import numpy as np
@@ -135,6 +136,15 @@ def replacing(path):
         yield tmp
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
+
+# %% ../nbs/00_xtras.ipynb #ra5e0002
+def read_results(name # `'depth'` for the file depth.csv
+                ): # dicts from the names of the columns to text, one for each row
+    "The rows of a file in `results` beside the page or, if it is not there, in the repository"
+    path = Path('results')/f'{name}.csv'
+    url = f'https://github.com/miniai-nb/miniai/raw/main/nbs/results/{name}.csv'
+    text = path.read_text(encoding='utf-8') if path.exists() else urlopen(url).read().decode()
+    return list(csv.DictReader(text.splitlines()))
 
 # %% ../nbs/00_xtras.ipynb #2c8694b2
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
