@@ -10,4 +10,5 @@ from miniai.resnet import *
 from miniai.summary import *
 from miniai.augment import *
 from miniai.accel import *
+from miniai.checkpoint import *
 from miniai.train import *

@@ -11,7 +11,7 @@ __all__ = ['Callback', 'find_methods', 'run_cbs', 'CancelBatchException', 'Cance
 # %% ../nbs/03_learner.ipynb #18dbc731
 import csv, math, sys, time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from functools import wraps
 from io import BytesIO
@@ -31,7 +31,7 @@ from torch import nn, optim
 from tqdm import tqdm
 
 from .conv import check_device, def_device, to_device
-from .xtras import _shell, in_notebook, map_tensors, replacing, same_random_state, to_cpu
+from .xtras import _shell, in_notebook, map_tensors, replacing, same_random_state, to_cpu, uninterrupted
 
 # %% ../nbs/03_learner.ipynb #be119731
 _all_ = ['to_cpu']
@@ -69,7 +69,7 @@ def call_methods(pairs, method_nm, learn):
     first = None
     for cb,f in pairs:
         try: f(learn)
-        except Exception as e:
+        except BaseException as e:
             if not isinstance(e, tuple(_cancel.values())): e.add_note(f'(raised in {type(cb).__name__}.{method_nm})')
             if not method_nm.startswith('cleanup_'): raise
             first = first or e
@@ -89,7 +89,8 @@ class with_cbs:
                 f(o, *args, **kwargs)
                 o.callback(after)
             except cancelled: pass
-            finally: o.callback(cleanup)
+            finally:
+                with uninterrupted() if self.nm=='fit' else nullcontext(): o.callback(cleanup)
         return _f
 
 # %% ../nbs/03_learner.ipynb #2dc3eb7e
@@ -333,6 +334,9 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
         self._prepare(n_epochs, train, valid, cbs)
         if train: self._new_opt(self.lr if lr is None else lr)
         self._fit(train, valid)
+    except (MemoryError, RuntimeError) as e:
+        self._explain_memory(e)
+        raise
     finally: self.cbs,self._methods = old,None
     return self.history
 
@@ -407,6 +411,17 @@ class SingleBatchCB(Callback):
     "End the fit after its first batch"
     order = 1
     def after_batch(self, learn): raise CancelFitException()
+
+# %% ../nbs/03_learner.ipynb #rb8e0011
+@patch
+def _explain_memory(self:Learner, e):
+    "If `e` says that memory ran out in a batch, let it name the size of the batch, and let go of what the batch holds"
+    full = isinstance(e, (MemoryError, torch.OutOfMemoryError)) or 'allocate memory' in str(e)      # the last is what PyTorch says on a CPU
+    batch = vars(self).get('batch')
+    if not full or batch is None: return
+    e.args = (f'{e}. Memory ran out with a batch of {_n_items(batch)} items; a smaller one needs less',)
+    self.batch = self.preds = self.loss = None
+    self.model.zero_grad()
 
 # %% ../nbs/03_learner.ipynb #6c799b70
 class TerminateOnNaN(Callback):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'STYLE', 'set_seed', 'same_random_state', 'map_tensors', 'to_cpu', 'clean_tb', 'clean_ipython_hist',
-           'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'read_results', 'plot_style']
+           'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'uninterrupted', 'read_results', 'plot_style']
 
 # %% ../nbs/00_xtras.ipynb #986e82ee
-import csv, gc, os, platform, random, sys
+import csv, gc, os, platform, random, signal, sys, threading
 from collections.abc import Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import copy
@@ -134,8 +134,29 @@ def replacing(path):
     tmp = path.with_name(f'.{path.stem}-{os.getpid()}{path.suffix}')
     try:
         yield tmp
+        _flush(tmp)
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
+    if os.name=='posix': _flush(path.parent, os.O_RDONLY)       # the new name
+
+def _flush(path, flags=os.O_RDWR):
+    "Wait until what was written to `path` is on the disk"
+    f = os.open(path, flags)
+    try: os.fsync(f)
+    finally: os.close(f)
+
+# %% ../nbs/00_xtras.ipynb #rb8e0001
+@contextmanager
+def uninterrupted():
+    "Ctrl-C waits until this is over"
+    old = signal.getsignal(signal.SIGINT)
+    if old is None or threading.current_thread() is not threading.main_thread(): yield; return      # signals reach the main thread only
+    came = []
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try: yield
+    finally:
+        signal.signal(signal.SIGINT, old)
+        if came: signal.raise_signal(signal.SIGINT)
 
 # %% ../nbs/00_xtras.ipynb #ra5e0002
 def read_results(name # `'depth'` for the file depth.csv
