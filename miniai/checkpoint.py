@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'random_state', 'set_random_state', 'CheckpointError', 'pack', 'unpack', 'checksum', 'write_checkpoint',
-           'read_checkpoint', 'optimizer_state', 'set_optimizer_state', 'set_model_state', 'loader_state',
+           'read_checkpoint', 'optimizer_state', 'set_optimizer_state', 'check_weights', 'loader_state',
            'set_loader_state', 'fingerprint', 'CheckpointCB', 'column', 'best_epoch', 'EarlyStoppingCB',
            'BestWeightsCB', 'first_not_finite', 'ExplainNaN']
 
@@ -106,7 +106,7 @@ def write_checkpoint(path, state):
     meta = dict(format=FORMAT, state=text, sha256=checksum(text, tensors))
     with replacing(path) as tmp: save_file(tensors, tmp, meta)
 
-# %% ../nbs/11_checkpoint.ipynb #8b14d7f3
+# %% ../nbs/11_checkpoint.ipynb #0bde9857
 def read_checkpoint(path):
     "The state in the file `path`; raises `CheckpointError` if the file is not exactly what was written"
     try:
@@ -116,7 +116,7 @@ def read_checkpoint(path):
         return unpack(json.loads(meta['state']), tensors)
     except FileNotFoundError: raise CheckpointError(f'There is no file {path}') from None
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as e:
-        raise CheckpointError(f'{path} is no checkpoint that can be read: {e or type(e).__name__}') from e
+        raise CheckpointError(f'{path} is no checkpoint that can be read: {type(e).__name__}: {e}') from e
 
 # %% ../nbs/11_checkpoint.ipynb #033db981
 def optimizer_state(opt, model):
@@ -143,18 +143,17 @@ def _laid_out_as(p, v):
     "`v` on the device of `p`, with its numbers in the same order in memory: fused optimisers count on that"
     return torch.empty_like(p, dtype=v.dtype, requires_grad=False).copy_(v)
 
-# %% ../nbs/11_checkpoint.ipynb #ba4b957a
-def set_model_state(model, saved):
-    "Load the weights `saved`, a dict, into `model`; a mismatch is told by the names of the parameters, and changes nothing"
+# %% ../nbs/11_checkpoint.ipynb #39cbda40
+def check_weights(model, saved):
+    "Raise a sentence with the names of the parameters if the weights `saved`, a dict, are not those of such a `model`"
     own = model.state_dict()
     shape = lambda o: tuple(getattr(o, 'shape', ()))
     found = {'missing': [k for k in own if k not in saved], 'unknown here': [k for k in saved if k not in own],
              'of another shape': [f'{k} {shape(saved[k])} instead of {shape(own[k])}' for k in own if k in saved and shape(own[k])!=shape(saved[k])]}
     wrong = '; '.join(f'{k}: {", ".join(v[:5])}{f" and {len(v)-5} more" if len(v)>5 else ""}' for k,v in found.items() if v)
     if wrong: raise CheckpointError(f'These weights are from another model. {wrong[0].upper()}{wrong[1:]}')
-    model.load_state_dict(saved)
 
-# %% ../nbs/11_checkpoint.ipynb #9669aeee
+# %% ../nbs/11_checkpoint.ipynb #74bdef39
 @patch
 def save(self:Learner, path):
     "Write the weights to the safetensors file `path`; whoever builds the same network can `load` them"
@@ -169,7 +168,9 @@ def load(self:Learner, path):
         with safe_open(path, 'pt') as f: is_checkpoint,tensors = 'format' in (f.metadata() or {}),{k: f.get_tensor(k) for k in f.keys()}
     except FileNotFoundError: raise
     except (OSError, SafetensorError) as e: raise CheckpointError(f'{path} cannot be read as weights: {e}') from e
-    set_model_state(self.model, read_checkpoint(path)['model'] if is_checkpoint else tensors)
+    saved = read_checkpoint(path)['model'] if is_checkpoint else tensors
+    check_weights(self.model, saved)
+    self.model.load_state_dict(saved)
     return self
 
 # %% ../nbs/11_checkpoint.ipynb #2dc1ae2e
@@ -382,7 +383,7 @@ def best_path(self:CheckpointCB):
     "The file of the best epoch, for `Learner.load`; `None` if nothing was measured on a validation loader"
     return self.path(self.best_epoch) if self.best_epoch else None
 
-# %% ../nbs/11_checkpoint.ipynb #831feda5
+# %% ../nbs/11_checkpoint.ipynb #173c776c
 @patch
 def _resume(self:CheckpointCB, learn):
     "Put everything back as it was after the last checkpoint that can be read"
@@ -406,7 +407,7 @@ def _restore(self:CheckpointCB, learn, state):
     for k,cb in _with_state(learn.cbs).items():
         if k in state['callbacks']: cb.load_state_dict(map_tensors(lambda t: t.to(_device(learn)), state['callbacks'][k]))
     for k,v in state['loaders'].items(): set_loader_state(getattr(learn.dls, k), v)
-    set_model_state(learn.model, state['model'])
+    learn.model.load_state_dict(state['model'])
     learn.history.rows,self.done = state['history'],state['epoch']
     learn.epochs = range(self.done, learn.n_epochs)
     self._find_best(learn, self.found)
@@ -415,10 +416,11 @@ def _restore(self:CheckpointCB, learn, state):
         print(f'{self.folder}: the run is finished, {self.done} of {learn.n_epochs} epochs; nothing is left to do' if not learn.epochs else
               f'{self.folder}: the run goes on after epoch {self.done} of {learn.n_epochs}')
 
-# %% ../nbs/11_checkpoint.ipynb #bba2ae07
+# %% ../nbs/11_checkpoint.ipynb #ec7d7c39
 @patch
 def _compare(self:CheckpointCB, learn, state):
     "Refuse what would be another training; warn of what may only round differently"
+    check_weights(learn.model, state['model'])
     for k in learn.phases:
         new,old = fingerprint(getattr(learn.dls, k)),state['data'].get(k)
         if new!=old: raise CheckpointError(f'The {k} data are not the same: {_differences(old or {}, new)}')
