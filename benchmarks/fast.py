@@ -2,7 +2,7 @@
 """What page 10 shows: how fast our loop is, what each callback of it brings, and what the data path costs, all against plain loops written by hand.
 
     python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about fifteen minutes on two cores)
-    python benchmarks/fast.py images          only one of: images, loop, overhead, data, memory
+    python benchmarks/fast.py images          only one of: images, loop, overhead, data, memory, step
 
 In each time round every variant runs once, each time another one first, so that all of them meet the same weather. One row for each value.
 """
@@ -128,7 +128,23 @@ def memory():
     "Peak memory in MB of a process that trains the ResNet"
     return {k: partial(alone, '--peak', k) for k in ('by hand', 'fit')}
 
-WHAT = {'images': ('images a second', images, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5)}
+def step():
+    "Microseconds a step of AdamW alone, for the tensors of the ResNet, with a learning rate that changes from step to step"
+    n = 50
+    def make(lr=1e-3, compiled=False, **kw):
+        model = get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu')
+        for p in model.parameters(): p.grad = torch.randn_like(p)
+        opt = optim.AdamW(model.parameters(), lr, **kw)
+        f = torch.compile(opt.step) if compiled else opt.step
+        def run():
+            for i in range(n):
+                opt.param_groups[0]['lr'] = torch.tensor(1e-3*(1-i/n)) if compiled else 1e-3*(1-i/n)
+                f()
+        return lambda: 1e6*seconds(run)/n
+    return {'AdamW': make(), 'foreach': make(foreach=True), 'fused': make(fused=True), 'compiled': make(torch.tensor(1e-3), True)}
+
+WHAT = {'images': ('images a second', images, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
+        'step': ('microseconds a step of AdamW', step, 15)}
 
 def turned(xs, i): return xs[i%len(xs):] + xs[:i%len(xs)]
 
@@ -138,7 +154,7 @@ def main(names, path, machine):
     for name in names:
         what,make,reps = WHAT[name]
         variants = make()
-        if name in ('overhead', 'data'):                        # the first time is not counted
+        if name in ('overhead', 'data', 'step'):                        # the first time is not counted
             for f in variants.values(): f()
         new = []
         for i in range(reps):

@@ -16,7 +16,8 @@ _names = {
     'summary': ['Summary', 'summarize'],
     'augment': ['CapturePreds', 'RandCopy', 'RandCrop', 'RandErase', 'RandFlip', 'TTACB', 'rand_copy', 'rand_crop', 'rand_erase', 'rand_flip', 'tfm_batch'],
     'accel': ['ChannelsLast', 'Compile', 'GradAccum', 'GradClip', 'KeepMemory', 'MixedPrecision'],
-    'train': ['load_run', 'run_training'],
+    'checkpoint': ['BestWeightsCB', 'CheckpointCB', 'EarlyStoppingCB', 'ExplainNaN'],
+    'train': ['load_run', 'resume_training', 'run_training'],
 }
 _where = {name: module for module,names in _names.items() for name in names}
 __all__ = ['__version__', *_where]

@@ -180,13 +180,21 @@ def scaled_step(self:MixedPrecision, opt):
     self.scaler.step(opt)
     self.scaler.update()
 
-# %% ../nbs/10_accel.ipynb #0ef9d12e
-class Compile(Callback):
-    "`torch.compile` the model before the first batch; it stays compiled. Keywords are those of `torch.compile`"
-    order = ChannelsLast.order+1
-    def __init__(self, **kwargs): self.kwargs = kwargs
+# %% ../nbs/10_accel.ipynb #658e1eaa
+class Compile(AroundCB):
+    "`torch.compile` the model before the first batch (it stays compiled), and with `step=True` the optimiser's step. Keywords are those of `torch.compile`"
+    order = 99          # a schedule wants the optimiser itself, the others here go around this step
+    def __init__(self, model:bool=True, step:bool=False, **kwargs): self.model,self.step,self.kwargs = model,step,kwargs
     def before_fit(self, learn):
-        if learn.model._compiled_call_impl is None: learn.model.compile(**self.kwargs)
+        if self.model and learn.model._compiled_call_impl is None: learn.model.compile(**self.kwargs)
+        if self.step and 'train' in learn.phases: self.compile_step(learn)
+
+# %% ../nbs/10_accel.ipynb #73706560
+@patch
+def compile_step(self:Compile, learn):
+    for g in learn.opt.param_groups: g['lr'] = torch.as_tensor(g['lr'])
+    self.put_around(learn, step=torch.compile(learn.opt.step, **self.kwargs))
+    unwrapped(learn.opt)._opt_called = True         # as for `GradAccum`
 
 # %% ../nbs/10_accel.ipynb #8cc19dc1
 def keep_memory():

@@ -14,8 +14,8 @@ def collect(folders, machine):
         if any(o!=v[0] for o in v): raise SystemExit(f'The runs differ in their {k}: {v}')
     runs = [dict(seed=c['training']['seed'], seconds=round(sum(o['time'] for o in c['history']), 1), valid_accuracy=c['history'][-1]['valid_accuracy'],
                  test_accuracy=c['result']['accuracy'], test_images=c['result']['images']) for c in configs]
-    def option(k, v): return f'--{k} {v}' if not isinstance(v, bool) else f'--{k}'
-    options = ' '.join(option(k, v) for k,v in shared['training'][0].items() if v is not None and v is not False)
+    def option(k, v): return f'--{k} {v}' if not isinstance(v, bool) else f'--{k}' if v else f'--no-{k}'
+    options = ' '.join(option(k, v) for k,v in shared['training'][0].items() if v is not None)
     return dict(command=f'miniai-train {options} --seed SEED', machine=machine, versions=shared['versions'][0], runs=runs)
 
 if __name__=='__main__':
