@@ -6,26 +6,31 @@
 __all__ = ['ChannelsLast', 'Around', 'AroundCB', 'unwrapped', 'GradAccum', 'GradClip', 'low_precision', 'MixedPrecision',
            'Compile', 'keep_memory', 'KeepMemory', 'fast']
 
-# %% ../nbs/10_accel.ipynb #55a27a82
+# %% ../nbs/10_accel.ipynb #4ca79520
 import ctypes, platform
 from functools import partial
+from numbers import Real
+from types import MethodType
 
 import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+from .activations import HooksCallback
 from .conv import def_device
 from .datasets import check_count
-from .learner import Callback, DeviceCB
+from .learner import Callback, DeviceCB, Learner, TrainLearner
 from .xtras import map_tensors
 
-# %% ../nbs/10_accel.ipynb #d1036557
+# %% ../nbs/10_accel.ipynb #707625af
 class ChannelsLast(Callback):
-    "Keep weights, and with them all that flows through, with the channels of a pixel side by side in memory"
+    "Keep the weights of 2-d convolutions, and with them what flows through, with the channels of a pixel side by side in memory"
     order = DeviceCB.order+1
     def before_fit(self, learn):
-        if _device(learn).type!='mps': learn.model.to(memory_format=torch.channels_last)      # BatchNorm's backward fails with it on older MPS
+        if _device(learn).type=='mps': return       # BatchNorm's backward fails with it on older MPS
+        for m in learn.model.modules():
+            if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)): m.to(memory_format=torch.channels_last)
 
 def _device(learn):
     "Where the model is"
@@ -50,7 +55,7 @@ def unwrapped(opt):
     while isinstance(opt, Around): opt = opt.opt
     return opt
 
-# %% ../nbs/10_accel.ipynb #82998dd0
+# %% ../nbs/10_accel.ipynb #5b509e3e
 class GradAccum(AroundCB):
     "One step for every `n` training batches, with the mean of their gradients; what is left over at the end of an epoch makes a step of its own"
     order = 102
@@ -62,21 +67,22 @@ class GradAccum(AroundCB):
         self.opt,self.count = learn.opt,0
         self.put_around(learn, step=self.step_if_full, zero_grad=self.zero_if_full)
         if learn.opt: unwrapped(learn.opt)._opt_called = True     # else a schedule complains if it moves on before the first step
+        if 'train' in learn.phases: _check_zeroes(self, learn)
 
     def after_loss(self, learn):
         if learn.training: learn.loss.register_hook(lambda g: g/self.n)
 
-# %% ../nbs/10_accel.ipynb #09fd36f7
+# %% ../nbs/10_accel.ipynb #ca999c2e
 @patch
 def step_if_full(self:GradAccum):
     self.count += 1
-    if self.count==self.n: self.opt.step()
+    if self.count<self.n: return
+    self.opt.step()
+    self.count = 0
 
 @patch
-def zero_if_full(self:GradAccum):
-    if self.count<self.n: return
-    self.opt.zero_grad()
-    self.count = 0
+def zero_if_full(self:GradAccum, *args, **kwargs):
+    if not self.count: self.opt.zero_grad(*args, **kwargs)
 
 @patch
 def after_epoch(self:GradAccum, learn):
@@ -87,16 +93,23 @@ def after_epoch(self:GradAccum, learn):
     self.opt.zero_grad()
     self.count = 0
 
-# %% ../nbs/10_accel.ipynb #7962a7e1
+# %% ../nbs/10_accel.ipynb #23cd9703
+def _check_zeroes(cb, learn):
+    "Raise if `learn` keeps its gradients for itself"
+    if type(learn).zero_grad in (Learner.zero_grad, TrainLearner.zero_grad): return
+    raise ValueError(f'{type(learn).__name__} does something else with its gradients than setting them to zero, and {type(cb).__name__} would spoil that; '
+                     'with an optimiser that has a momentum, TrainLearner does the same')
+
+# %% ../nbs/10_accel.ipynb #530a5204
 class GradClip(AroundCB):
     "Shorten the gradient to a norm of at most `max_norm` before each step (Pascanu et al., 2013, algorithm 1); `norms` has what it was before"
     order = 101
     def __init__(self, max_norm:float=1.):
-        if not max_norm>0: raise ValueError(f'max_norm is {max_norm!r}; the length of a gradient should be above 0')
+        if not isinstance(max_norm, Real) or not max_norm>0: raise ValueError(f'max_norm is {max_norm!r}; the length of a gradient should be above 0')
         self.max_norm,self._norms = max_norm,[]
 
     def before_fit(self, learn):
-        self._norms = []
+        if 'train' in learn.phases: self._norms = []
         self.put_around(learn, step=partial(self.clip_and_step, learn.model, learn.opt))
 
     def clip_and_step(self, model, opt):
@@ -116,13 +129,16 @@ def low_precision(device # Name of a device, or a `torch.device`
     has = any(getattr(torch.cpu, o, bool)() for o in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
     return torch.bfloat16 if device.type=='cpu' and has else None
 
-# %% ../nbs/10_accel.ipynb #ba7e858b
+# %% ../nbs/10_accel.ipynb #3d8732ef
 class MixedPrecision(AroundCB):
     "Predict with short numbers: `dtype`, or what `low_precision` finds for the model's device; weights and loss stay `float32` (Micikevicius et al., 2018)"
     order = 100
-    def __init__(self, dtype=None): self.dtype,self._inside,self._guarded = dtype,None,[]
+    def __init__(self, dtype=None):
+        if dtype not in (None, torch.bfloat16, torch.float16): raise ValueError(f'dtype is {dtype!r}; it should be torch.bfloat16, torch.float16, or None for what the device is good at')
+        self.dtype,self._inside,self._guarded = dtype,None,[]
 
     def before_fit(self, learn):
+        if sum(isinstance(o, MixedPrecision) for o in learn.cbs)>1: raise ValueError('There are two MixedPrecision in this fit; leave one of them away')
         device = _device(learn)
         dtype = self.dtype or low_precision(device)
         self.autocast = partial(torch.autocast, device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
@@ -149,25 +165,24 @@ class MixedPrecision(AroundCB):
         if self._inside: self._inside.__exit__(None, None, None)
         self._inside = None
 
-# %% ../nbs/10_accel.ipynb #3ce3acf0
+# %% ../nbs/10_accel.ipynb #9b6d462a
 @patch
 def _guard(self:MixedPrecision, model):
-    "Let convolutions over inputs that are narrower than their stride use `float32`: oneDNN leaves parts of their short gradients unwritten"
-    def guarded(m):
-        forward = m.forward
-        def f(x):
-            if x.shape[-1]>=m.stride[-1]: return forward(x)
-            with torch.autocast('cpu', enabled=False): return forward(x.float())
-        return f
+    "Let convolutions over inputs that are narrower than their stride, and all in three dimensions, use `float32`: oneDNN leaves parts of their short gradients unwritten"
+    def careful(m, x, *args, **kwargs):
+        if len(m.stride)<3 and x.shape[-1]>=m.stride[-1]: return type(m).forward(m, x, *args, **kwargs)
+        with torch.autocast('cpu', enabled=False): return type(m).forward(m, x.float(), *args, **kwargs)
     for m in model.modules():
-        if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and m.stride[-1]>1 and 'forward' not in vars(m):
-            m.forward = guarded(m)
+        if isinstance(m, nn.modules.conv._ConvNd) and (len(m.stride)==3 or m.stride[-1]>1) and 'forward' not in vars(m):
+            m.forward = MethodType(careful, m)      # a method, so that a copy of the model has its own
             self._guarded.append(m)
 
-# %% ../nbs/10_accel.ipynb #98ed9604
+# %% ../nbs/10_accel.ipynb #5d13c7b1
 @patch
 def _scale(self:MixedPrecision, learn):
     "Let the scaler make the steps"
+    if 'train' in learn.phases: _check_zeroes(self, learn)
+    if learn.opt: unwrapped(learn.opt)._opt_called = True     # the first step may be left out
     self.put_around(learn, step=partial(self.scaled_step, learn.opt))
     if isinstance(learn.opt, Around): learn.opt.unscale = partial(self.scaler.unscale_, learn.opt.opt)
 
@@ -180,21 +195,29 @@ def scaled_step(self:MixedPrecision, opt):
     self.scaler.step(opt)
     self.scaler.update()
 
-# %% ../nbs/10_accel.ipynb #658e1eaa
+# %% ../nbs/10_accel.ipynb #0547cf3d
 class Compile(AroundCB):
     "`torch.compile` the model before the first batch (it stays compiled), and with `step=True` the optimiser's step. Keywords are those of `torch.compile`"
     order = 99          # a schedule wants the optimiser itself, the others here go around this step
     def __init__(self, model:bool=True, step:bool=False, **kwargs): self.model,self.step,self.kwargs = model,step,kwargs
     def before_fit(self, learn):
+        if any(isinstance(o, HooksCallback) for o in learn.cbs): return         # what was compiled calls no hooks
         if self.model and learn.model._compiled_call_impl is None: learn.model.compile(**self.kwargs)
         if self.step and 'train' in learn.phases: self.compile_step(learn)
 
-# %% ../nbs/10_accel.ipynb #73706560
+# %% ../nbs/10_accel.ipynb #d3c2d41e
 @patch
 def compile_step(self:Compile, learn):
-    for g in learn.opt.param_groups: g['lr'] = torch.as_tensor(g['lr'])
+    groups = learn.opt.param_groups
+    if any(g.get('foreach') for g in groups): raise ValueError('An optimiser with foreach=True takes no learning rate that changes when it is compiled; leave foreach away')
+    for g in groups: g['lr'] = torch.as_tensor(g['lr'])
     self.put_around(learn, step=torch.compile(learn.opt.step, **self.kwargs))
     unwrapped(learn.opt)._opt_called = True         # as for `GradAccum`
+
+@patch
+def cleanup_fit(self:Compile, learn):
+    super(Compile, self).cleanup_fit(learn)
+    for g in learn.opt.param_groups if learn.opt else []: g['lr'] = float(g['lr'])
 
 # %% ../nbs/10_accel.ipynb #8cc19dc1
 def keep_memory():
@@ -209,9 +232,9 @@ class KeepMemory(Callback):
     def before_fit(self, learn):
         if _device(learn).type=='cpu': keep_memory()
 
-# %% ../nbs/10_accel.ipynb #af2e7ffd
+# %% ../nbs/10_accel.ipynb #5149dc5e
 def fast(device=def_device # Where the training is going to be
-        ): # callbacks, keywords for the optimiser, and a sentence
+        ): # callbacks, keywords for an optimiser of `torch.optim` (SGD, Adam, AdamW, Adagrad), and a sentence
     "What makes training faster on `device` and changes no more than the rounding"
     device,dtype = torch.device(device),low_precision(device)
     cpu,fused = device.type=='cpu',device.type in ('cpu', 'cuda')

@@ -8,8 +8,8 @@ __all__ = ['FORMAT', 'random_state', 'set_random_state', 'CheckpointError', 'pac
            'set_loader_state', 'fingerprint', 'CheckpointCB', 'column', 'best_epoch', 'EarlyStoppingCB',
            'BestWeightsCB', 'first_not_finite', 'ExplainNaN']
 
-# %% ../nbs/11_checkpoint.ipynb #7d57eac0
-import json, hashlib, math, os, random, re, warnings
+# %% ../nbs/11_checkpoint.ipynb #77168a71
+import hashlib, json, math, os, random, re, tempfile, warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -19,10 +19,10 @@ import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .accel import GradClip, MixedPrecision, _device, unwrapped
-from .activations import Hooks, HooksCallback
+from .activations import Hooks, HooksCallback, uncompiled
 from .datasets import check_count
 from .learner import Callback, CancelFitException, Learner, ProgressCB, TerminateOnNaN, unchanged
 from .sgd import BaseSchedCB, RecorderCB
@@ -88,7 +88,7 @@ def unpack(x, tensors):
     v = unpack(v, tensors)
     return {'$tuple': tuple, '$rows': list, '$array': lambda t: t.numpy(), '$complex': torch.view_as_complex}[kind](v)
 
-# %% ../nbs/11_checkpoint.ipynb #1beb32b0
+# %% ../nbs/11_checkpoint.ipynb #b6755a1d
 FORMAT = 'miniai checkpoint 1'
 
 def checksum(text, tensors):
@@ -104,7 +104,7 @@ def write_checkpoint(path, state):
     tensors = {}
     text = json.dumps(pack(state, tensors, ''))
     meta = dict(format=FORMAT, state=text, sha256=checksum(text, tensors))
-    with replacing(path) as tmp: save_file(tensors, tmp, meta)
+    with replacing(path) as tmp: tmp.write_bytes(save(tensors, meta))
 
 # %% ../nbs/11_checkpoint.ipynb #0bde9857
 def read_checkpoint(path):
@@ -153,13 +153,13 @@ def check_weights(model, saved):
     wrong = '; '.join(f'{k}: {", ".join(v[:5])}{f" and {len(v)-5} more" if len(v)>5 else ""}' for k,v in found.items() if v)
     if wrong: raise CheckpointError(f'These weights are from another model. {wrong[0].upper()}{wrong[1:]}')
 
-# %% ../nbs/11_checkpoint.ipynb #74bdef39
+# %% ../nbs/11_checkpoint.ipynb #33f872fd
 @patch
 def save(self:Learner, path):
     "Write the weights to the safetensors file `path`; whoever builds the same network can `load` them"
     tensors = {}
     pack(dict(self.model.state_dict()), tensors, '')
-    with replacing(path) as tmp: save_file({k[1:]: v for k,v in tensors.items()}, tmp)
+    with replacing(path) as tmp: tmp.write_bytes(save({k[1:]: v for k,v in tensors.items()}))
 
 @patch
 def load(self:Learner, path):
@@ -173,7 +173,7 @@ def load(self:Learner, path):
     self.model.load_state_dict(saved)
     return self
 
-# %% ../nbs/11_checkpoint.ipynb #2dc1ae2e
+# %% ../nbs/11_checkpoint.ipynb #264a76ae
 def loader_state(dl):
     "What a loader keeps beside the global random numbers: its own `state_dict`, or its generators"
     if hasattr(dl, 'state_dict'): return dl.state_dict()
@@ -181,6 +181,7 @@ def loader_state(dl):
 
 def set_loader_state(dl, state):
     "The loader goes on from `loader_state`"
+    if getattr(dl, 'persistent_workers', False): iter(dl)       # they are begun now; that draws a random number, which would be one too many later
     if hasattr(dl, 'load_state_dict'): return dl.load_state_dict(state)
     for k,g in _generators(dl).items(): g.set_state(state[k])
 
@@ -270,10 +271,10 @@ class CheckpointCB(Callback):
         names = {int(m[1]): o for o in self.folder.glob('epoch_*') if (m := re.fullmatch(r'epoch_(\d+)\.safetensors', o.name))}
         return dict(sorted(names.items()))
 
-# %% ../nbs/11_checkpoint.ipynb #84488b9a
+# %% ../nbs/11_checkpoint.ipynb #ab9e58e7
 @patch
 def before_fit(self:CheckpointCB, learn):
-    self.lock,self.done,self.best_epoch = None,0,None
+    self.lock,self.done,self.over,self.best_epoch = None,0,0,None
     if 'train' not in learn.phases: return
     self._open()
     if self.resume: self._resume(learn)
@@ -285,12 +286,10 @@ def _open(self:CheckpointCB):
     "Make the folder, and make sure that it can be written to, by nobody else"
     try:
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder/'.lock')
-        lock.acquire(timeout=10 if self.resume else 0)      # the workers of a run that was killed need a moment to notice
-        self.lock = lock
+        self.lock = FileLock(self.folder/'.lock')
+        self.lock.acquire(timeout=10 if self.resume else 0)     # the workers of a run that was killed need a moment to notice
         for o in self.folder.glob('.epoch_*'): o.unlink()   # what a killed run was writing
-        with replacing(self.folder/'.writable') as tmp: tmp.touch()
-        (self.folder/'.writable').unlink()
+        tempfile.TemporaryFile(dir=self.folder).close()
     except Timeout: raise BlockingIOError(f'Another run is writing to {self.folder}; wait until it has ended, or choose another folder') from None
     except OSError as e: raise OSError(f'Cannot write checkpoints to {self.folder}: {e.strerror or e}') from e
 
@@ -299,12 +298,15 @@ def cleanup_fit(self:CheckpointCB, learn):
     lock,self.lock = self.lock,None
     if lock: lock.release()
 
-# %% ../nbs/11_checkpoint.ipynb #e5f2abfd
+# %% ../nbs/11_checkpoint.ipynb #76dfab36
 @patch
 def cleanup_epoch(self:CheckpointCB, learn):
-    "An epoch is over when its last phase was measured, whatever happens afterwards"
-    measured = learn.history and learn.history[-1]['epoch']==learn.epoch+1 and f'{learn.phases[-1]}_loss' in learn.history[-1]
-    if learn.phase==learn.phases[-1] and measured: self._end_epoch(learn, learn.epoch+1)
+    if self.over==learn.epoch+1: self._end_epoch(learn, self.over)
+
+@patch
+def after_epoch(self:CheckpointCB, learn):
+    "An epoch is over when everybody has heard of the end of its last phase"
+    if learn.phase==learn.phases[-1]: self.over = learn.epoch+1
 
 @patch
 def before_epoch(self:CheckpointCB, learn): self._end_epoch(learn, learn.epoch)     # of an epoch that was cut short on purpose
@@ -352,12 +354,12 @@ def _with_state(cbs):
         res[f'{nm} {sum(o.split()[0]==nm for o in res)+1}' if nm in res else nm] = cb
     return res
 
-# %% ../nbs/11_checkpoint.ipynb #e27e881c
+# %% ../nbs/11_checkpoint.ipynb #7b634e83
 def column(history, measure=None):
     "The name of the column with `measure` on the validation loader; `None`: accuracy if that is there, else loss"
     names = [f'valid_{o.removeprefix("valid_")}' for o in ([measure] if measure else ['accuracy','loss'])]
     name = next((o for o in names if o in history.columns), None)
-    if measure and not name:
+    if measure and not name and any(o.startswith('valid_') for o in history.columns):
         raise ValueError(f'{measure!r} was not measured on the validation loader; what was measured: {", ".join(history.columns[1:-1])}')
     return name
 
@@ -436,7 +438,7 @@ def _differences(old, new):
     "What differs between two dicts, in words"
     return ', '.join(f'{k} was {old.get(k)} and is {new.get(k)}' for k in {**old, **new} if old.get(k)!=new.get(k))
 
-# %% ../nbs/11_checkpoint.ipynb #1a6bbeb0
+# %% ../nbs/11_checkpoint.ipynb #e259e21f
 class EarlyStoppingCB(Callback):
     "End the fit when `measure`, on the validation loader, has not become better by more than `min_delta` for `patience` epochs"
     in_trial = False
@@ -445,10 +447,13 @@ class EarlyStoppingCB(Callback):
         check_count('patience', patience)
         self.measure,self.patience,self.min_delta = measure,patience,min_delta
 
+    def before_fit(self, learn):
+        if learn.phases==['train']: raise ValueError('Nothing is measured on a validation loader, so there is nothing to tell when to stop: fit with valid=True')
+
     def before_epoch(self, learn):
         if learn.phase!='train' or not learn.history: return
         name = column(learn.history, self.measure)
-        if name is None: raise ValueError('Nothing is measured on a validation loader, so there is nothing to tell when to stop: fit with valid=True')
+        if name is None: return             # the validation was cancelled so far
         best = best_epoch(learn.history, name, self.min_delta) or 0
         if learn.epoch-best<self.patience: return
         print(f'{name} has not become better since epoch {best}; the fit ends after {learn.epoch} of {learn.n_epochs} epochs')
@@ -475,7 +480,7 @@ class BestWeightsCB(Callback):
     def state_dict(self): return dict(epoch=self.epoch, weights=self.weights)
     def load_state_dict(self, state): self.epoch,self.weights = state['epoch'],state['weights']
 
-# %% ../nbs/11_checkpoint.ipynb #f95a49a6
+# %% ../nbs/11_checkpoint.ipynb #4dd0698b
 def first_not_finite(model, *inputs):
     "A sentence on where in a forward pass, with the `inputs` of a batch, the first number is not finite"
     def bad(x):
@@ -489,7 +494,7 @@ def first_not_finite(model, *inputs):
     def look(hook, mod, inp, outp):
         what = 'input' if bad(inp) else 'output' if bad(outp) else None
         if what and not seen: seen.append(f'The first numbers that are not finite are the {what} of {names[mod] or "the model"} ({type(mod).__name__})')
-    with unchanged(model), torch.no_grad(), Hooks(names, look): model(*inputs)
+    with unchanged(model), torch.no_grad(), uncompiled(), Hooks(names, look): model(*inputs)
     return seen[0] if seen else 'All activations are finite; it must be the loss function'
 
 # %% ../nbs/11_checkpoint.ipynb #742bbff7

@@ -11,7 +11,7 @@ __all__ = ['Callback', 'find_methods', 'run_cbs', 'CancelBatchException', 'Cance
 # %% ../nbs/03_learner.ipynb #18dbc731
 import csv, math, sys, time
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from copy import copy
 from functools import wraps
 from io import BytesIO
@@ -65,15 +65,21 @@ _cancel = dict(batch=CancelBatchException, epoch=CancelEpochException, fit=Cance
 
 # %% ../nbs/03_learner.ipynb #d71242ba
 def call_methods(pairs, method_nm, learn):
-    "Call the methods found by `find_methods`; in a `cleanup_` event all of them, and the first error is raised at the end"
+    "Call the methods found by `find_methods`; in a `cleanup_` event all of them, and the gravest error is raised at the end"
     first = None
     for cb,f in pairs:
         try: f(learn)
         except BaseException as e:
             if not isinstance(e, tuple(_cancel.values())): e.add_note(f'(raised in {type(cb).__name__}.{method_nm})')
             if not method_nm.startswith('cleanup_'): raise
-            first = first or e
-    if first: raise first
+            first = _graver(first, e)
+    if first is not None: raise first
+
+def _graver(a, b):
+    "Which of two errors counts: Ctrl-C before errors, errors before cancels, of cancels the one that ends more; of equals the first"
+    kinds = *_cancel.values(),Exception,BaseException
+    def rank(e): return next(i for i,o in enumerate(kinds) if isinstance(e, o))
+    return b if a is None or rank(b)>rank(a) else a
 
 # %% ../nbs/03_learner.ipynb #56e833c2
 class with_cbs:
@@ -84,13 +90,18 @@ class with_cbs:
         cancelled = _cancel.get(self.nm, ())
         @wraps(f)
         def _f(o, *args, **kwargs):
+            err = None
             try:
                 o.callback(before)
                 f(o, *args, **kwargs)
                 o.callback(after)
-            except cancelled: pass
-            finally:
-                with uninterrupted() if self.nm=='fit' else nullcontext(): o.callback(cleanup)
+            except BaseException as e: err = e
+            o.tidying = self.nm=='fit'          # from here on Ctrl-C waits, see `fit`
+            try: o.callback(cleanup)
+            except BaseException as e: err = _graver(err, e)
+            try:
+                if err is not None and not isinstance(err, cancelled): raise err
+            finally: del err                    # it holds this frame, and with it the batch
         return _f
 
 # %% ../nbs/03_learner.ipynb #2dc3eb7e
@@ -104,7 +115,7 @@ class Learner:
                  opt_func=optim.SGD # Called with parameters and learning rate at the start of each training fit
                 ):
         self.model,self.dls,self.loss_func,self.lr,self.opt_func = model,dls,loss_func,lr,opt_func
-        self.cbs,self.opt,self.history,self.n_inp,self._methods = _as_list(cbs),None,History(),1,None
+        self.cbs,self.opt,self.history,self.n_inp,self._methods,self.tidying = _as_list(cbs),None,History(),1,None,False
 
     def predict(self): self.callback('predict')
     def get_loss(self): self.callback('get_loss')
@@ -333,7 +344,7 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
     try:
         self._prepare(n_epochs, train, valid, cbs)
         if train: self._new_opt(self.lr if lr is None else lr)
-        self._fit(train, valid)
+        with uninterrupted(lambda: self.tidying): self._fit(train, valid)
     except (MemoryError, RuntimeError) as e:
         self._explain_memory(e)
         raise
@@ -348,7 +359,7 @@ def _prepare(self:Learner, n_epochs, train, valid, cbs):
     self.n_epochs,self.epochs,self.phases = n_epochs,range(n_epochs),['train']*bool(train) + ['valid']*bool(valid)
     self._check(train)
     self.cbs = self._default_cbs(self.cbs) + self.cbs
-    self.history,self._methods = History(),{}
+    self.history,self._methods,self.tidying = History(),{},False
 
 @patch
 def _new_opt(self:Learner, lr):
@@ -429,10 +440,11 @@ class TerminateOnNaN(Callback):
     order = MetricsCB.order-1       # before anything is recorded or saved
     in_trial = False
     def __init__(self, every:int=20): self.every = every
-    def before_epoch(self, learn): self.losses,self.seen = [],0
+    def before_epoch(self, learn): self.losses,self.iters = [],[]
 
     def after_loss(self, learn):
         self.losses.append(_loss(learn))
+        self.iters.append(learn.iter)
         if len(self.losses)>=self.every: self.look(learn)
 
     def after_epoch(self, learn): self.look(learn)
@@ -445,9 +457,9 @@ def look(self:TerminateOnNaN, learn):
     if not losses.isfinite().all():
         i = (~losses.isfinite()).nonzero()[0].item()
         raise FloatingPointError(f'The loss became {losses[i].item()} in epoch {learn.epoch+1} of {learn.n_epochs}, '
-                                 f'at {learn.phase} batch {self.seen+i+1}. '
+                                 f'at {learn.phase} batch {self.iters[i]+1}. '
                                  f'It will not recover; start again, with a lower learning rate than {_lr(learn)} perhaps')
-    self.losses,self.seen = [],self.seen+len(losses)
+    self.losses,self.iters = [],[]
 
 def _lr(learn): return f"{learn.opt.param_groups[0]['lr']:.3g}" if learn.opt else learn.lr
 
@@ -480,7 +492,7 @@ class LRFinderCB(Callback):
     def after_batch(self, learn):
         if not learn.training: raise CancelEpochException()
         loss = learn.loss.item()
-        self.lrs.append(learn.opt.param_groups[0]['lr'])
+        self.lrs.append(float(learn.opt.param_groups[0]['lr']))
         self.losses.append(loss)
         if math.isfinite(loss): self.best = min(self.best, loss)
         if not math.isfinite(loss) or loss > self.best + (self.max_mult-1)*abs(self.best): raise CancelFitException()
@@ -538,6 +550,7 @@ def lr_find(self:Learner, gamma:float=1.3, # Factor from one batch to the next
     "Try ever higher learning rates on the training data, and leave model and learner as they were (a `DeviceCB` does move the model)"
     finder = LRFinderCB(gamma, max_mult)
     with _trial(self) as trial: trial.fit(max_epochs, valid=False, lr=start_lr, cbs=finder)
+    if not getattr(finder, 'losses', None): raise ValueError('Not one batch was trained, so there is nothing to learn from; a callback cancels them all')
     if not math.isfinite(finder.best):
         raise FloatingPointError(f'The loss is {finder.losses[0]} already at the lowest learning rate, {start_lr}; '
                                  'look at the data and the model first')

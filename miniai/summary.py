@@ -13,7 +13,7 @@ __all__ = ['FORMULAS', 'storage_id', 'tensors_in', 'Op', 'Watcher', 'OpMode', 'o
 import random, sys, threading
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, partial
@@ -33,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import flop_registry
 
+from .activations import uncompiled
 from .conv import to_device
 from .learner import Learner, TrainCB
 from .xtras import echoes, map_tensors, same_random_state
@@ -353,7 +354,7 @@ def untouched(model):
     sys.setrecursionlimit(2*limit)
     try:
         with restored(model), same_random_state():
-            with torch.compiler.set_stance('force_eager') if 'torch._dynamo' in sys.modules else nullcontext(): yield
+            with uncompiled(): yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         sys.setrecursionlimit(limit)

@@ -147,12 +147,11 @@ def _flush(path, flags=os.O_RDWR):
 
 # %% ../nbs/00_xtras.ipynb #rb8e0001
 @contextmanager
-def uninterrupted():
-    "Ctrl-C waits until this is over"
-    old = signal.getsignal(signal.SIGINT)
-    if old is None or threading.current_thread() is not threading.main_thread(): yield; return      # signals reach the main thread only
-    came = []
-    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+def uninterrupted(when=lambda: True):
+    "Ctrl-C waits until this is over; or, as long as `when()` is false, it does not"
+    old,came = signal.getsignal(signal.SIGINT),[]
+    if not callable(old) or threading.current_thread() is not threading.main_thread(): yield; return      # signals reach the main thread only
+    signal.signal(signal.SIGINT, lambda *args: came.append(True) if when() else old(*args))
     try: yield
     finally:
         signal.signal(signal.SIGINT, old)

@@ -169,7 +169,7 @@ def test_epochs_that_are_cut_short_on_purpose_count(tmp_path):
     make().fit(3, cbs=[CheckpointCB(tmp_path/'a', keep=9), Cut('after_batch', CancelEpochException)])
     assert len(CheckpointCB(tmp_path/'a').found)==3
     make().fit(9, cbs=[CheckpointCB(tmp_path/'b', keep=9), Cut('after_epoch', CancelFitException, 2)])
-    assert len(CheckpointCB(tmp_path/'b').found)==3
+    assert len(CheckpointCB(tmp_path/'b').found)==2         # not everybody heard of the end of the third, so it would be done again
     make().fit(9, cbs=[CheckpointCB(tmp_path/'c', keep=9), Cut('before_batch', CancelFitException, 2)])
     assert len(CheckpointCB(tmp_path/'c').found)==2
 
