@@ -1,7 +1,7 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
-.PHONY: setup train test notebooks docs docs-serve lab bench
+.PHONY: setup train test notebooks docs docs-serve lab bench soak
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -38,6 +38,9 @@ docs-serve: setup   ## shows it on localhost
 lab: setup
 	$(PY) -m pip install --quiet jupyterlab
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.venv/home/.jupyter .venv/bin/jupyter lab nbs
+
+soak: setup   ## kill runs, train for long, damage files (about twenty minutes); see page 11
+	$(PY) benchmarks/soak.py $(ARGS)
 
 # Other libraries' counters, in an environment of their own that borrows PyTorch from .venv
 bench: setup   ## count ten networks with miniai, torchinfo, fvcore and FlopCounterMode; see page 08

@@ -40,7 +40,7 @@ def foreign(e, ours):
     if Path(last_file(e)).parent != ROOT/'miniai': return f'{type(e).__name__} was not raised by miniai but in {last_file(e)}'
     if len(str(e))<20 or len(str(e))>5000: return f'{len(str(e)):,} characters are no sentence'
     for o in chain(e):
-        if isinstance(o, MemoryError) and 'this computer' not in str(o) or "can't allocate memory" in str(o): return f'it asked for more than {HEADROOM/2**30:g} GiB: {str(o)[:100]}'
+        if isinstance(o, MemoryError) and 'this computer' not in str(o) or any(k in str(o) for k in ("can't allocate memory", 'bad_alloc')): return f'it asked for more than {HEADROOM/2**30:g} GiB: {str(o)[:100]}'
 
 def limit_memory(headroom=HEADROOM):
     "From here on this process can take only `headroom` bytes more"
@@ -254,10 +254,11 @@ class resume(read_checkpoint):
 def unchanged_if_refused(model, f):
     "Call `f`; if it raises, the weights must be what they were"
     import torch
-    old = {k: v.clone() for k,v in model.state_dict().items()}
+    bits = lambda: {k: v.reshape(-1).view(torch.uint8).clone() for k,v in model.state_dict().items()}      # what was loaded before may hold NaNs
+    old = bits()
     try: f()
     except Exception as e:
-        changed = any(not torch.equal(v, old[k]) for k,v in model.state_dict().items())
+        changed = any(not torch.equal(v, old[k]) for k,v in bits().items())
         if changed and type(e).__name__=='CheckpointError': raise Changed('the weights are others now, though it was refused') from e
         raise
 
@@ -330,7 +331,8 @@ def try_one(target, data):
     return 'accepted',None,None
 
 def prepare():
-    "Import everything, on one thread, without warnings, with little memory to take"
+    "Import everything, on one thread, without warnings, with little memory to take, and without waiting for the disk: nothing here is to last"
+    os.fsync = lambda fd: None
     import torch, miniai.checkpoint, miniai.train
     from PIL import Image
     torch.set_num_threads(1)
@@ -374,7 +376,7 @@ def fuzz(seconds, seed=0, keep=None, targets=None, show=print):
         known.add((nm,why,*place))
         path = keep/f'{nm}-{len(known)}'
         if (keep/'current').exists(): shutil.copy(keep/'current', path)
-        show(f'\n{nm}: {why}\nkept as {path}\n{trace or ""}')
+        show('\n'.join(o[:300] for o in f'\n{nm}: {why}\nkept as {path}\n{trace or ""}'.splitlines()))
     end = time.monotonic()+seconds
     while (left := end-time.monotonic())>0:
         args = [sys.executable, str(Path(__file__).resolve()), '--worker', str(keep), '--seconds', str(left), '--seed', str(seed)]

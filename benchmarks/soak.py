@@ -357,7 +357,7 @@ def fuzz(seconds, seed=0, say=lambda s: None):
 
 # all of it ----------------------------------------------------------------------------------------------------------
 
-PARTS = {'kills': (kills, 200, 'kills'), 'epochs': (epochs, 2000, 'epochs'), 'images': (images, 2_000_000, 'pictures'), 'fuzz': (fuzz, 60, 'seconds')}
+PARTS = {'kills': (kills, 200, 'kills'), 'epochs': (epochs, 2000, 'epochs'), 'images': (images, 2_000_000, 'pictures'), 'fuzz': (fuzz, 600, 'seconds')}
 
 def start(name, n, seed=0, **kw):
     "Begin with the function `name` in a process of its own"
