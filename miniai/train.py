@@ -6,7 +6,7 @@
 __all__ = ['parser', 'build_model', 'model_config', 'make_folder', 'save_curve', 'save_model', 'write_json', 'get_learner',
            'check_options', 'describe', 'background', 'run_training', 'default_out', 'get_data', 'fit_and_record',
            'check_new', 'saved_options', 'resume_training', 'evaluate', 'run_config', 'Prediction', 'open_image', 'Run',
-           'load_run', 'given_options', 'find_run', 'main']
+           'check_config', 'load_run', 'given_options', 'find_run', 'main']
 
 # %% ../nbs/13_train.ipynb #c9d15b18
 import argparse, json, os, shutil, sys, tempfile
@@ -249,7 +249,7 @@ def run_config(dls, options, history, result):
     return dict(format=1, model=model_config(x.shape[1], len(dls.classes)), classes=dls.classes, images=images,
                 training=options, history=list(history), result=result, versions=versions())
 
-# %% ../nbs/13_train.ipynb #b1c0fed4
+# %% ../nbs/13_train.ipynb #f499c12c
 class Prediction:
     "Class names with their probabilities, the likeliest first"
     def __init__(self, classes, probs):
@@ -265,11 +265,14 @@ class Prediction:
 def open_image(image):
     "`image` (a path, PIL image, array or tensor, as `Run.predict` takes it) as a PIL image"
     import numpy as np, torch
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
+    from miniai.datasets import open_picture
     if isinstance(image, (str, os.PathLike)):
-        try: image = ImageOps.exif_transpose(Image.open(image))
-        except FileNotFoundError as e: raise FileNotFoundError(f'There is no picture {image}') from e
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e: raise ValueError(f'{image} is not a picture that can be read: {e}') from e
+        if not Path(image).exists(): raise FileNotFoundError(f'There is no picture {image}')
+        try:
+            image = open_picture(image)
+            image.load()
+        except Exception as e: raise ValueError(f'{image} is not a picture that can be read: {str(e)[:300]}') from e
     if isinstance(image, Image.Image): return image
     if isinstance(image, torch.Tensor): image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy()
     if not isinstance(image, np.ndarray): raise TypeError(f'A picture should be a path, a PIL image, an array or a tensor; got {type(image).__name__}')
@@ -282,7 +285,7 @@ def open_image(image):
         raise ValueError(f'The numbers of a picture should be bytes, or between 0 and 1; got {f"{a.min():.3g} to {a.max():.3g}" if a.size else "none at all"}')
     return Image.fromarray((a*(255/top)).round().astype(np.uint8))
 
-# %% ../nbs/13_train.ipynb #3f9a79a6
+# %% ../nbs/13_train.ipynb #44261b67
 class Run:
     "A trained network with its class names: `predict(image)`, `model`, `classes`, `config`, `folder`"
     def __init__(self, folder, model, config):
@@ -300,7 +303,8 @@ class Run:
         cfg = self.config['images']
         c,h,w = cfg['shape']
         if isinstance(image, torch.Tensor) and image.is_floating_point() and image.shape[-3:]==(c,h,w) and image.min()<0: return image.float().reshape(1, c, h, w)
-        im = Image.fromarray(to_pixels(open_image(image))).convert('L' if c==1 else 'RGB')
+        try: im = Image.fromarray(to_pixels(open_image(image))).convert('L' if c==1 else 'RGB')
+        except (SyntaxError, IndexError, MemoryError) as e: raise ValueError(f'{image} is not a picture that can be read: {str(e)[:300]}') from e
         inside = Image.new('L', im.size, 255)
         inside.paste(0, (1, 1, im.width-1, im.height-1))
         border = tuple(ImageStat.Stat(im, inside).median)
@@ -317,31 +321,50 @@ class Run:
         x = self.prepare(image).to(next(self.model.parameters()).device)
         with torch.inference_mode(): return Prediction(self.classes, self.model(x)[0].softmax(0).tolist())
 
-# %% ../nbs/13_train.ipynb #e460ecdd
+# %% ../nbs/13_train.ipynb #3a33d749
+def check_config(config, path):
+    "Raise unless `config`, read from `path`, is what `run_config` makes"
+    def number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and -1e9<o<1e9
+    def size(o): return type(o) is int and 0<o<=4096
+    def are(f, xs, n): return isinstance(xs, list) and len(xs)==n and all(map(f, xs))
+    m,im,r = (config[k] for k in ('model','images','result'))
+    h = im['shape'][1:] if isinstance(im['shape'], list) else None
+    rules = {'format': config['format']==1,
+             'model': isinstance(m['nfs'], list) and all(map(size, m['nfs'])) and size(m['n_in']) and type(m['n_out']) is int and number(m['leak']) and number(m['sub']),
+             'classes': are(lambda o: isinstance(o, str), config['classes'], m['n_out']) and len(set(config['classes']))==m['n_out'],
+             'images: shape': are(size, h, 2) and im['shape'][0]==m['n_in']<=3,
+             'images: mean and std': are(number, im['mean'], m['n_in']) and are(lambda o: number(o) and o>0, im['std'], m['n_in']) if isinstance(im['mean'], list) else number(im['mean']) and number(im['std']) and im['std']>0,
+             'images: background': im['background'] is None or number(im['background']),
+             'images: size': im['size'] in (None, h) or size(im['size']) and h==[im['size']]*2,
+             'result': isinstance(r['split'], str) and number(r['accuracy']) and type(r['images']) is int}
+    wrong = next((k for k,v in rules.items() if not v), None)
+    if wrong: raise ValueError(f'{wrong} in {path} is not what it should be')
+
+# %% ../nbs/13_train.ipynb #c635e61e
 def load_run(folder, # Where `miniai-train` put its results
              device=None # Where the network is to be; `None` is the best device that is there
             ): # `Run`
     "The trained network in `folder`, ready to `predict`"
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from miniai.checkpoint import check_weights
     from miniai.conv import check_device, def_device
     from miniai.xtras import same_random_state
     folder = Path(folder).expanduser()
     for o in ('config.json', 'model.safetensors'):
-        if not (folder/o).exists(): raise FileNotFoundError(f'{folder} is not a finished run: it holds no {o}')
+        if not (folder/o).is_file(): raise FileNotFoundError(f'{folder} is not a finished run: it holds no {o}')
     device = check_device(device or def_device)
     try:
-        config = json.loads((folder/'config.json').read_text(encoding='utf-8'))
-        if config['format']!=1: raise ValueError(f"format {config['format']} is not known here")
+        path = folder/'config.json'
+        if path.stat().st_size>1e7: raise ValueError(f'{path} is too large')
+        check_config(config := json.loads(path.read_text(encoding='utf-8')), path)
         weights = load_file(folder/'model.safetensors')
         if len(config['model']['nfs'])>len(weights): raise ValueError('the description has more blocks than there are weights')
         with same_random_state(), torch.device('meta'): model = build_model(config['model'], 'meta')
         check_weights(model, weights)
         model.load_state_dict(weights, assign=True)
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError, RecursionError, SafetensorError) as e:
-        raise ValueError(f'The run in {folder} cannot be read, one of its files is damaged or made by another version: {e}') from e
+    except Exception as e:
+        raise ValueError(f'The run in {folder} cannot be read, one of its files is damaged or made by another version: {str(e)[:300]}') from e
     return Run(folder, model.to(device).eval(), config)
 
 # %% ../nbs/13_train.ipynb #7d1849ec
