@@ -124,7 +124,7 @@ def read_checkpoint(path):
     except FileNotFoundError: raise CheckpointError(f'There is no file {path}') from None
     except Exception as e: raise CheckpointError(f'{path} is no checkpoint that can be read: {type(e).__name__}: {str(e)[:300]}') from e
 
-# %% ../nbs/11_checkpoint.ipynb #d1375dee
+# %% ../nbs/11_checkpoint.ipynb #d377af20
 def check_like(x, own, at):
     "Raise unless `x` is made like `own`: the same keys, as many items, a number for a number, the same answer for yes or no"
     def number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) or isinstance(o, torch.Tensor) and not o.ndim
@@ -137,13 +137,18 @@ def check_like(x, own, at):
     elif number(own) and number(x): return
     elif type(x)!=type(own) or isinstance(own, (bool, str)) and x!=own: raise CheckpointError(f'{at} is {str(x)[:50]} and should be like {own}')
 
-def check_moments(params, states):
-    "Raise unless `states` holds for parameters, by number, what optimisers keep: numbers, and tensors that are single or of the parameter's shape"
+def check_moments(opt, states):
+    "Raise unless `states` holds for the parameters of `opt`, by number, what optimisers keep; the usual ones keep the count of their steps and tensors of the parameter's shape"
+    params = [p for g in opt.param_groups for p in g['params']]
+    usual = type(opt).__module__.startswith(('torch.','miniai.')) and type(opt).__name__!='Adafactor'
+    types = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64) + (torch.int64, torch.int32, torch.bool)*(not usual)
+    def ok(k, v, p):
+        if not isinstance(v, torch.Tensor): return isinstance(v, (int, float)) and (k=='step' or not usual) or v is None and k=='momentum_buffer'
+        return v.dtype in types and (not usual or v.shape==(() if k in ('step','eta','mu','mu_product') else p.shape))
     for i,s in states.items():
         p = params[i] if type(i) is int and 0<=i<len(params) else None
-        ok = p is not None and isinstance(s, dict) and all(
-            v.shape in ((), (1,), p.shape) if isinstance(v, torch.Tensor) else isinstance(v, (int, float)) or v is None and k=='momentum_buffer' for k,v in s.items())
-        if not ok or s.keys()!=next(iter(states.values())).keys(): raise CheckpointError(f'What the optimiser knows of parameter {i} is damaged')
+        if p is None or not isinstance(s, dict) or s.keys()!=next(iter(states.values())).keys() or not all(ok(k, v, p) for k,v in s.items()):
+            raise CheckpointError(f'What the optimiser knows of parameter {i} is damaged')
 
 def check_state(state, epoch):
     "Raise unless `state`, from the file of `epoch`, has all its parts"
@@ -156,7 +161,7 @@ def check_state(state, epoch):
     if not all(isinstance(r, dict) and type(r.get('epoch')) is int and all(isinstance(k, str) and isinstance(v, values) for k,v in r.items()) for r in rows):
         raise CheckpointError('Its history is damaged')
 
-# %% ../nbs/11_checkpoint.ipynb #484630b1
+# %% ../nbs/11_checkpoint.ipynb #3396110c
 def optimizer_state(opt, model):
     "What the optimiser `opt` knows, and the gradients that are there"
     opt = unwrapped(opt)
@@ -168,7 +173,7 @@ def set_optimizer_state(opt, model, saved):
     opt = unwrapped(opt)
     groups,old = list(opt.param_groups),opt.state_dict()['param_groups']
     check_like(saved['state']['param_groups'], old, 'the settings of the optimiser')
-    check_moments([p for g in groups for p in g['params']], saved['state']['state'])
+    check_moments(opt, saved['state']['state'])
     opt.load_state_dict({'state': saved['state']['state'], 'param_groups': [{**g, **{k: o[k] for k in ('fused','foreach') if k in o}}
                                                                                for g,o in zip(saved['state']['param_groups'], old, strict=True)]})
     for g,new in zip(groups, opt.param_groups): g.update(new)

@@ -226,14 +226,17 @@ def from_tensors(cls:DataLoaders, train, valid=None, test=None, # Each a pair of
     "`TensorLoader`s over tensors in memory; the training items are shuffled"
     return cls(*(o and TensorLoader(*o, bs, shuffle=o is train, **kwargs) for o in (train, valid, test)), classes=classes)
 
-# %% ../nbs/01_datasets.ipynb #a73bb8aa
+# %% ../nbs/01_datasets.ipynb #74c7d1b9
 FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
 MOST_PIXELS = 2**26         # 67 million
 
 def open_picture(f):
     "The picture in `f`, a path or bytes, upright, as a PIL image; raises if it is none of `FORMATS` or larger than `MOST_PIXELS`"
-    if not isinstance(f, bytes) and Path(f).exists() and not Path(f).is_file(): raise ValueError('it is not a file')
-    im = Image.open(BytesIO(f) if isinstance(f, bytes) else f, formats=FORMATS)
+    if not isinstance(f, bytes):
+        if Path(f).exists() and not Path(f).is_file(): raise ValueError('it is not a file')
+        if Path(f).stat().st_size>4*MOST_PIXELS: raise ValueError('the file is too large to be one picture')
+        f = Path(f).read_bytes()
+    im = Image.open(BytesIO(f), formats=FORMATS)
     if im.width*im.height>MOST_PIXELS: raise ValueError(f'it has {im.width}×{im.height} pixels, and at most {MOST_PIXELS:,} are read')
     return im if im.format=='PNG' else ImageOps.exif_transpose(im)
 
@@ -245,7 +248,7 @@ def fit_size(im, # PIL image
     if isinstance(size, Integral): return ImageOps.fit(im, (size,size), Image.Resampling.BILINEAR)
     return im.resize(tuple(size)[::-1], Image.Resampling.BILINEAR)
 
-# %% ../nbs/01_datasets.ipynb #5167137e
+# %% ../nbs/01_datasets.ipynb #c94aef41
 #| code-fold: true
 def to_pixels(im, # PIL image of any mode
               size=None # As in `fit_size`; `None` leaves it
@@ -253,7 +256,7 @@ def to_pixels(im, # PIL image of any mode
     "The pixels of a picture; transparency is dropped, 16-bit grey scaled to 8"
     if im.mode.startswith('I'):                 # grey of 16 bits; mode I may hold 8 as well
         a = np.asarray(im)
-        im = Image.fromarray((a if im.mode=='I' and a.max()<256 else a/257).clip(0,255).astype(np.uint8))
+        im = Image.fromarray((a if im.mode=='I' and a.max()<256 else a//257).clip(0,255).astype(np.uint8))
     elif im.mode=='F': raise ValueError('its pixels are floating-point numbers of unknown range')
     elif im.mode not in ('L','RGB'): im = im.convert('L' if im.mode in ('1','LA','La') else 'RGB')
     return np.asarray(im if size is None else fit_size(im, size))

@@ -249,7 +249,7 @@ def run_config(dls, options, history, result):
     return dict(format=1, model=model_config(x.shape[1], len(dls.classes)), classes=dls.classes, images=images,
                 training=options, history=list(history), result=result, versions=versions())
 
-# %% ../nbs/13_train.ipynb #f499c12c
+# %% ../nbs/13_train.ipynb #d17b94ad
 class Prediction:
     "Class names with their probabilities, the likeliest first"
     def __init__(self, classes, probs):
@@ -270,8 +270,9 @@ def open_image(image):
     if isinstance(image, (str, os.PathLike)):
         if not Path(image).exists(): raise FileNotFoundError(f'There is no picture {image}')
         try:
-            image = open_picture(image)
-            image.load()
+            im = open_picture(image)
+            im.load()
+            return im
         except Exception as e: raise ValueError(f'{image} is not a picture that can be read: {str(e)[:300]}') from e
     if isinstance(image, Image.Image): return image
     if isinstance(image, torch.Tensor): image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.cpu().numpy()
@@ -321,7 +322,7 @@ class Run:
         x = self.prepare(image).to(next(self.model.parameters()).device)
         with torch.inference_mode(): return Prediction(self.classes, self.model(x)[0].softmax(0).tolist())
 
-# %% ../nbs/13_train.ipynb #3a33d749
+# %% ../nbs/13_train.ipynb #ee3b83b0
 def check_config(config, path):
     "Raise unless `config`, read from `path`, is what `run_config` makes"
     def number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) and -1e9<o<1e9
@@ -332,10 +333,10 @@ def check_config(config, path):
     rules = {'format': config['format']==1,
              'model': isinstance(m['nfs'], list) and all(map(size, m['nfs'])) and size(m['n_in']) and type(m['n_out']) is int and number(m['leak']) and number(m['sub']),
              'classes': are(lambda o: isinstance(o, str), config['classes'], m['n_out']) and len(set(config['classes']))==m['n_out'],
-             'images: shape': are(size, h, 2) and im['shape'][0]==m['n_in']<=3,
+             'images: shape': are(size, h, 2) and size(im['shape'][0]) and im['shape'][0]==m['n_in']<=3,
              'images: mean and std': are(number, im['mean'], m['n_in']) and are(lambda o: number(o) and o>0, im['std'], m['n_in']) if isinstance(im['mean'], list) else number(im['mean']) and number(im['std']) and im['std']>0,
              'images: background': im['background'] is None or number(im['background']),
-             'images: size': im['size'] in (None, h) or size(im['size']) and h==[im['size']]*2,
+             'images: size': im['size'] is None or size(im['size']) and h==[im['size']]*2 or are(size, im['size'], 2) and h==im['size'],
              'result': isinstance(r['split'], str) and number(r['accuracy']) and type(r['images']) is int}
     wrong = next((k for k,v in rules.items() if not v), None)
     if wrong: raise ValueError(f'{wrong} in {path} is not what it should be')
