@@ -12,7 +12,7 @@ from miniai.accel import Around, ChannelsLast, Compile, GradAccum, GradClip, Kee
 from miniai.activations import ActivationStats
 from miniai.augment import CapturePreds, TTACB
 from miniai.datasets import DataLoaders, TensorLoader
-from miniai.learner import Accuracy, Callback, CancelBatchException, Learner, MetricsCB, TrainCB, TrainLearner
+from miniai.learner import Accuracy, Callback, CancelBatchException, Learner, MetricsCB, MomentumLearner, TrainCB, TrainLearner
 from miniai.sgd import BatchSchedCB
 
 def pictures(bs=16, n=80, c=1): return DataLoaders(*(TensorLoader(torch.randn(n, c, 8, 8), torch.arange(n)%3, bs) for _ in range(2)), classes=list('abc'))
@@ -165,3 +165,81 @@ def test_the_batch_is_not_copied():
             return self.inner(xb)
     make(DataLoaders([(x, y)], None), Model(), [DeviceCB('cpu'), ChannelsLast(), MixedPrecision(torch.bfloat16)]).fit(1, valid=False)
     assert seen==[x.data_ptr()]
+
+# what a tester found ---------------------------------------------------------------------------------------------
+
+def volumes(): return DataLoaders(*(TensorLoader(torch.randn(48, 1, 8, 8, 8), torch.arange(48)%3, 16) for _ in range(2)))
+def ups(n=48): return DataLoaders(*(TensorLoader(torch.randn(n, 64, 1, 1), torch.randn(n, 64, 1, 1), 16) for _ in range(2)))
+
+@pytest.mark.parametrize('what', ['conv3d', 'transposed'])
+def test_short_numbers_are_kept_out_of_convolutions_that_leave_gradients_unwritten(what):
+    rubbish = [torch.full((64,64,3,3,3), float('nan')) for _ in range(4)]; del rubbish
+    if what=='conv3d':
+        model = nn.Sequential(nn.Conv3d(1,16,3,2,1), nn.ReLU(), nn.Conv3d(16,32,3,2,1), nn.ReLU(), nn.Conv3d(32,64,3,1,1), nn.ReLU(), nn.Conv3d(64,64,3,1,1), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(64,3))
+        dls,loss = volumes(),F.cross_entropy
+    else: model,dls,loss = nn.Sequential(nn.ConvTranspose2d(64,64,3,2,1)),ups(),F.mse_loss
+    a,b = (TrainLearner(deepcopy(model), dls, loss, .05, cbs) for cbs in ([], [MixedPrecision(torch.bfloat16)]))
+    a.fit(3); b.fit(3)
+    assert weights(b).isfinite().all() and (weights(a)-weights(b)).abs().max()<1e-2
+
+def test_a_copy_of_the_model_taken_in_a_fit_has_its_own_weights():
+    class Copy(Callback):
+        def after_epoch(self, learn):
+            if learn.epoch==0 and learn.training: self.model,self.was = deepcopy(learn.model),[p.detach().clone() for p in learn.model.parameters()]
+    model,cb = nn.Sequential(nn.Conv2d(1,4,3,2), nn.Flatten(), nn.Linear(36,3)),Copy()
+    x = torch.randn(5,1,8,8)
+    make(pictures(), model, [MixedPrecision(torch.bfloat16), cb]).fit(3)
+    again = deepcopy(model)
+    again.load_state_dict(dict(zip(again.state_dict(), cb.was)))
+    torch.testing.assert_close(cb.model(x), again(x))
+
+def test_convolutions_that_take_more_than_one_thing():
+    class Masked(nn.Conv2d):
+        def forward(self, input, mask=None): return super().forward(input if mask is None else input*mask)
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c,self.l = Masked(1,4,3,2),nn.Linear(36,3)
+        def forward(self, x): return self.l(self.c(x, mask=torch.ones(8)).flatten(1))
+    make(pictures(), Net(), [MixedPrecision(torch.bfloat16)]).fit(1)
+
+def test_what_does_not_go_together_is_said():
+    for cbs,cls,why in (([GradAccum(2)], MomentumLearner, 'MomentumLearner does something else'), ([MixedPrecision(torch.float16)], MomentumLearner, 'MomentumLearner'),
+                        ([MixedPrecision(), MixedPrecision()], TrainLearner, 'two MixedPrecision')):
+        with pytest.raises(ValueError, match=why): make(pictures(), net(), cbs, cls).fit(1)
+        assert not torch.is_autocast_enabled('cpu')
+    for bad in ('bfloat16', torch.float32):
+        with pytest.raises(ValueError, match='should be torch.bfloat16'): MixedPrecision(bad)
+    for bad in ('1', None, 0, float('nan')):
+        with pytest.raises(ValueError): GradClip(bad)
+    with pytest.raises(ValueError, match='foreach'): make(pictures(), net(), [Compile(step=True, backend='eager')], opt_func=partial(optim.AdamW, foreach=True)).fit(1)
+
+@pytest.mark.parametrize('opt', [optim.AdamW, partial(optim.SGD, momentum=.9)])
+def test_a_compiled_step_is_the_same_step(opt):
+    sched = lambda: BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=.05, total_steps=10, cycle_momentum=False))
+    dls,model = pictures(),net()
+    a,b = (make(dls, model, [*cbs, sched()], opt_func=opt) for cbs in ([], [Compile(step=True, backend='aot_eager')]))
+    a.fit(2); b.fit(2)
+    torch.testing.assert_close(weights(a), weights(b), atol=1e-6, rtol=1e-5)
+    assert type(b.opt.param_groups[0]['lr']) is float
+    assert b.lr_find(plot=False, max_epochs=1).lrs[:2]==pytest.approx([1e-5, 1.3e-5])
+
+@pytest.mark.parametrize('later', [True, False])
+def test_hooks_are_called_though_the_model_is_compiled(later):
+    stats = ActivationStats(lambda m: isinstance(m, nn.ReLU))
+    learn = make(pictures(), net(), [Compile(backend='eager')])
+    if later: learn.fit(1)
+    learn.fit(1, cbs=stats)
+    assert len(stats.hooks[0].stats[0])==5
+    learn.fit(1)
+
+def test_channels_last_leaves_other_dimensions_alone():
+    model = nn.Sequential(nn.Conv3d(1,4,3), nn.Flatten(), nn.Linear(864,3))
+    TrainLearner(model, volumes(), F.cross_entropy, .01, [ChannelsLast()]).fit(1)
+
+def test_the_norms_of_a_fit_stay_when_one_only_looks():
+    clip = GradClip()
+    learn = make(pictures(), net(), [clip])
+    learn.fit(1)
+    learn.fit(1, train=False)
+    assert len(clip.norms)==5

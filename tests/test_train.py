@@ -193,3 +193,62 @@ def test_ctrl_c_keeps_the_metrics_so_far(tmp_path):
     assert p.returncode==130 and 'Stopped. The metrics of the epochs that were finished are in' in err and 'Traceback' not in err, err
     assert len(list(csv.DictReader(open(tmp_path/'o'/'metrics.csv'))))>=2 and (tmp_path/'o'/'curve.png').exists()
     assert not (tmp_path/'o'/'model.safetensors').exists()
+
+# a run that goes on -------------------------------------------------------------------------------------------------
+
+OPTIONS = ('--limit', '400', '--bs', '32', '--epochs', '4', '--device', 'cpu')
+
+def broken(folder, after=1, options=OPTIONS):
+    "A run that was killed when `after` epochs were safe"
+    p = subprocess.Popen([sys.executable, '-m', 'miniai.train', *options, '--quiet', '--out', str(folder)])
+    while not list(folder.glob(f'checkpoints/epoch_{after:04}*')) and p.poll() is None: time.sleep(.005)
+    p.kill(); p.wait()
+    assert (folder/'options.json').exists() and not (folder/'model.safetensors').exists()
+    return folder
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    whole = run_training(4, 32, limit=400, device='cpu', out=tmp_path/'whole', quiet=True)
+    broken(tmp_path/'b')
+    res = command('--resume', tmp_path/'b')
+    assert res.returncode==0 and 'the run goes on after epoch' in res.stdout and 'Test accuracy' in res.stdout
+    run = load_run(tmp_path/'b')
+    assert all(torch.equal(v, run.model.state_dict()[k]) for k,v in whole.model.state_dict().items())
+    assert [{k: v for k,v in r.items() if k!='time'} for r in run.config['history']]==[{k: v for k,v in r.items() if k!='time'} for r in whole.config['history']]
+    assert sorted(o.name for o in (tmp_path/'b').iterdir())==['config.json', 'curve.png', 'metrics.csv', 'model.safetensors']
+    before = {o: o.stat().st_mtime_ns for o in (tmp_path/'b').iterdir()}
+    res = command('--resume', tmp_path/'b')
+    assert res.returncode==0 and 'finished; nothing is left to do' in res.stdout and before=={o: o.stat().st_mtime_ns for o in (tmp_path/'b').iterdir()}
+
+def test_a_run_goes_on_with_its_own_options_and_is_not_written_over(tmp_path):
+    folder = broken(tmp_path/'runs'/'one')
+    res = command(*OPTIONS, '--out', folder)
+    assert res.returncode==1 and f'miniai-train --resume {folder}' in res.stderr
+    for more,why in ((('--epochs','9'), 'begun with epochs=4'), (('--no-fast',), 'begun with fast=True'), (('--out',tmp_path/'x'), 'leave --out away')):
+        res = command('--resume', folder, *more)
+        assert res.returncode==1 and why in res.stderr and list(folder.glob('checkpoints/epoch*'))
+    res = command('--resume', '--epochs', '4', cwd=tmp_path)        # the newest in runs
+    assert res.returncode==0 and str(Path('runs')/'one') in res.stdout
+    res = command('--resume', cwd=tmp_path)
+    assert res.returncode==1 and 'no run in the folder runs' in res.stderr
+
+def test_what_is_no_run_does_not_go_on(tmp_path):
+    res = command('--resume', tmp_path)
+    assert res.returncode==1 and 'no run to go on with' in res.stderr
+    for text in ('[', '[]', '{"epochs": 1}', '['*10**5):
+        (tmp_path/'options.json').write_text(text)
+        res = command('--resume', tmp_path)
+        assert res.returncode==1 and 'options.json' in res.stderr and 'Traceback' not in res.stderr
+
+def test_two_runs_in_one_folder(tmp_path):
+    p = subprocess.Popen([sys.executable, '-m', 'miniai.train', '--limit', '4000', '--epochs', '50', '--device', 'cpu', '--quiet', '--out', str(tmp_path)])
+    try:
+        while not list(tmp_path.glob('checkpoints/epoch*')) and p.poll() is None: time.sleep(.01)
+        res = command('--resume', tmp_path)
+        assert res.returncode==1 and 'Another run is writing' in res.stderr
+    finally: p.kill(); p.wait()
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    p = subprocess.Popen([sys.executable, '-m', 'miniai.train', '--limit', '4000', '--epochs', '50', '--device', 'cpu', '--quiet', '--out', str(tmp_path/'o')], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob('o/checkpoints/epoch*')) and p.poll() is None: time.sleep(.01)
+    p.send_signal(signal.SIGINT)
+    assert f'To go on: miniai-train --resume {tmp_path/"o"}' in p.communicate()[1] and p.returncode==130
