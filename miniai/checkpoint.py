@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST_ROWS', 'FORMAT', 'random_state', 'set_random_state', 'CheckpointError', 'pack', 'unpack', 'checksum',
-           'write_checkpoint', 'read_checkpoint', 'check_like', 'check_moments', 'check_state', 'optimizer_state',
-           'set_optimizer_state', 'check_weights', 'loader_state', 'set_loader_state', 'fingerprint', 'CheckpointCB',
-           'column', 'best_epoch', 'EarlyStoppingCB', 'BestWeightsCB', 'first_not_finite', 'ExplainNaN']
+           'write_checkpoint', 'read_checkpoint', 'check_like', 'check_groups', 'check_moments', 'check_state',
+           'optimizer_state', 'set_optimizer_state', 'check_weights', 'loader_state', 'set_loader_state', 'fingerprint',
+           'CheckpointCB', 'column', 'best_epoch', 'EarlyStoppingCB', 'BestWeightsCB', 'first_not_finite', 'ExplainNaN']
 
 # %% ../nbs/11_checkpoint.ipynb #77168a71
 import hashlib, json, math, os, random, re, tempfile, warnings
@@ -124,18 +124,27 @@ def read_checkpoint(path):
     except FileNotFoundError: raise CheckpointError(f'There is no file {path}') from None
     except Exception as e: raise CheckpointError(f'{path} is no checkpoint that can be read: {type(e).__name__}: {str(e)[:300]}') from e
 
-# %% ../nbs/11_checkpoint.ipynb #d377af20
-def check_like(x, own, at):
-    "Raise unless `x` is made like `own`: the same keys, as many items, a number for a number, the same answer for yes or no"
+# %% ../nbs/11_checkpoint.ipynb #1b13f2ba
+def check_like(x, own, at, free=None):
+    "Raise unless `x` is made like `own`: the same keys, as many items, a number for a number (the same one, unless under a key in `free`; `None`: any), the same answer for yes or no"
     def number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) or isinstance(o, torch.Tensor) and not o.ndim
     if isinstance(own, Mapping):
         if not isinstance(x, dict) or x.keys()!=own.keys(): raise CheckpointError(f'{at} should have {", ".join(map(str, own))}')
-        for k,v in own.items(): check_like(x[k], v, f'{k} in {at}')
+        for k,v in own.items(): check_like(x[k], v, f'{k} in {at}', None if free is None or k in free else free)
     elif isinstance(own, (list, tuple)):
         if type(x)!=type(own) or len(x)!=len(own): raise CheckpointError(f'{at} should be {len(own)} items')
-        for a,b in zip(x, own): check_like(a, b, at)
-    elif number(own) and number(x): return
+        for a,b in zip(x, own): check_like(a, b, at, free)
+    elif number(own) and number(x):
+        if not -1e12<x<1e12 or free is not None and x!=own: raise CheckpointError(f'{at} was {x} and is {own}')
     elif type(x)!=type(own) or isinstance(own, (bool, str)) and x!=own: raise CheckpointError(f'{at} is {str(x)[:50]} and should be like {own}')
+
+def check_groups(groups, own):
+    "Raise unless the settings `groups` of an optimiser are made like its `own`, and can be used"
+    check_like(groups, own, 'the settings of the optimiser')
+    for g in groups:
+        for k in ('betas','momentum','alpha','rho'):
+            if not all(0<=o<1 for o in (g.get(k, 0) if isinstance(g.get(k, 0), tuple) else [g.get(k, 0)])): raise CheckpointError(f'{k} is {g[k]}, and should be from 0 to 1')
+        if not g['lr']>=0 or g['params']!=own[groups.index(g)]['params']: raise CheckpointError('The settings of the optimiser are damaged')
 
 def check_moments(opt, states):
     "Raise unless `states` holds for the parameters of `opt`, by number, what optimisers keep; the usual ones keep the count of their steps and tensors of the parameter's shape"
@@ -143,6 +152,7 @@ def check_moments(opt, states):
     usual = type(opt).__module__.startswith(('torch.','miniai.')) and type(opt).__name__!='Adafactor'
     types = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64) + (torch.int64, torch.int32, torch.bool)*(not usual)
     def ok(k, v, p):
+        if k=='step' and not (isinstance(v, (int, float)) or isinstance(v, torch.Tensor) and v.ndim==0 and not v.is_complex()) or k=='step' and not 0<=float(v)<2**53: return False
         if not isinstance(v, torch.Tensor): return isinstance(v, (int, float)) and (k=='step' or not usual) or v is None and k=='momentum_buffer'
         return v.dtype in types and (not usual or v.shape==(() if k in ('step','eta','mu','mu_product') else p.shape))
     for i,s in states.items():
@@ -152,7 +162,7 @@ def check_moments(opt, states):
 
 def check_state(state, epoch):
     "Raise unless `state`, from the file of `epoch`, has all its parts"
-    parts = dict(epoch=int, n_epochs=int, history=list, model=dict, callbacks=dict, loaders=dict, data=dict, random=dict, versions=dict)
+    parts = dict(epoch=int, n_epochs=int, history=list, model=dict, callbacks=dict, loaders=dict, data=dict, settings=list, random=dict, versions=dict)
     wrong = [k for k,v in parts.items() if type(state.get(k)) is not v]
     if wrong or 'optimizer' not in state: raise CheckpointError(f'Its {" and ".join(wrong) or "optimizer"} is missing or damaged')
     if state['epoch']!=epoch: raise CheckpointError(f'It is of epoch {state["epoch"]}, and its name says {epoch}')
@@ -161,7 +171,7 @@ def check_state(state, epoch):
     if not all(isinstance(r, dict) and type(r.get('epoch')) is int and all(isinstance(k, str) and isinstance(v, values) for k,v in r.items()) for r in rows):
         raise CheckpointError('Its history is damaged')
 
-# %% ../nbs/11_checkpoint.ipynb #3396110c
+# %% ../nbs/11_checkpoint.ipynb #07c43f2c
 def optimizer_state(opt, model):
     "What the optimiser `opt` knows, and the gradients that are there"
     opt = unwrapped(opt)
@@ -172,7 +182,7 @@ def set_optimizer_state(opt, model, saved):
     "Give `opt` and `model` back what `optimizer_state` took; the parameter groups stay the objects they are"
     opt = unwrapped(opt)
     groups,old = list(opt.param_groups),opt.state_dict()['param_groups']
-    check_like(saved['state']['param_groups'], old, 'the settings of the optimiser')
+    check_groups(saved['state']['param_groups'], old)
     check_moments(opt, saved['state']['state'])
     opt.load_state_dict({'state': saved['state']['state'], 'param_groups': [{**g, **{k: o[k] for k in ('fused','foreach') if k in o}}
                                                                                for g,o in zip(saved['state']['param_groups'], old, strict=True)]})
@@ -249,7 +259,7 @@ def fingerprint(dl):
     fp = getattr(getattr(dl, 'dataset', None), '_fingerprint', None)
     return res | ({'dataset': fp} if isinstance(fp, str) else {})
 
-# %% ../nbs/11_checkpoint.ipynb #cbeae3f3
+# %% ../nbs/11_checkpoint.ipynb #fe4c7439
 @patch
 def state_dict(self:BaseSchedCB): return None if self.schedo is None else dict(kind=type(self.schedo).__name__, over=self.over, state=self.schedo.state_dict())
 
@@ -259,7 +269,8 @@ def load_state_dict(self:BaseSchedCB, saved):
     own = self.schedo.state_dict()
     plans = [(saved['kind'], saved['state'].get('total_steps')),(type(self.schedo).__name__, own.get('total_steps'))]
     if plans[0]!=plans[1]: raise CheckpointError('It was made with the schedule {} for {} steps; this one is {} for {}'.format(*plans[0], *plans[1]))
-    check_like(saved['state'], own, f'the schedule {saved["kind"]}')
+    counters = ('last_epoch','_step_count','_last_lr','T_cur','T_i') if type(self.schedo).__module__.startswith('torch.') else None
+    check_like(saved['state'], own, f'the schedule {saved["kind"]}', counters)
     if type(saved['over']) is not int: raise CheckpointError('The state of the schedule is damaged')
     self.schedo.load_state_dict(saved['state'])
     self.over = saved['over']
@@ -320,11 +331,12 @@ class CheckpointCB(Callback):
         names = {int(m[1]): o for o in self.folder.glob('epoch_*') if (m := re.fullmatch(r'epoch_(\d+)\.safetensors', o.name))}
         return dict(sorted(names.items()))
 
-# %% ../nbs/11_checkpoint.ipynb #ab9e58e7
+# %% ../nbs/11_checkpoint.ipynb #3fc3ffc7
 @patch
 def before_fit(self:CheckpointCB, learn):
     self.lock,self.done,self.over,self.best_epoch = None,0,0,None
     if 'train' not in learn.phases: return
+    self.settings = [{k: v for k,v in g.items() if k!='params'} for g in learn.opt.param_groups] if learn.opt else []
     self._open()
     if self.resume: self._resume(learn)
     elif self.found:
@@ -373,7 +385,7 @@ def _end_epoch(self:CheckpointCB, learn, epoch):
         if epoch==learn.n_epochs: raise OSError(said) from e
         warnings.warn(f'{said}; the training goes on', RuntimeWarning, stacklevel=2)
 
-# %% ../nbs/11_checkpoint.ipynb #85f948a3
+# %% ../nbs/11_checkpoint.ipynb #d2231e06
 @patch
 def write(self:CheckpointCB, learn, epoch):
     "Write the checkpoint of `epoch`, and remove those that are no longer needed"
@@ -392,7 +404,7 @@ def state(self:CheckpointCB, learn, epoch):
                 callbacks={k: cb.state_dict() for k,cb in _with_state(learn.cbs).items()},
                 loaders={o: loader_state(getattr(learn.dls, o)) for o in learn.phases},
                 data={o: fingerprint(getattr(learn.dls, o)) for o in learn.phases},
-                random=random_state(), versions={**versions(), 'device': str(_device(learn))})
+                settings=self.settings, random=random_state(), versions={**versions(), 'device': str(_device(learn))})
 
 def _with_state(cbs):
     "The callbacks that have a state of their own, named after their classes and numbered if there are several"
@@ -434,15 +446,17 @@ def best_path(self:CheckpointCB):
     "The file of the best epoch, for `Learner.load`; `None` if nothing was measured on a validation loader"
     return self.path(self.best_epoch) if self.best_epoch else None
 
-# %% ../nbs/11_checkpoint.ipynb #4be500f0
+# %% ../nbs/11_checkpoint.ipynb #a0a52601
 @patch
 def _resume(self:CheckpointCB, learn):
     "Put everything back as it was after the last checkpoint that can be read"
-    found = self.found
+    found,damaged = self.found,[]
+    if not found and not self.quiet: print(f'{self.folder} holds no checkpoint yet; the run begins with its first epoch')
     for epoch,path in reversed(found.items()):
         try: state = read_checkpoint(path)
         except CheckpointError as e:
-            warnings.warn(f'{e}. The one before it is used', RuntimeWarning, stacklevel=2)
+            if len(found)>1: warnings.warn(f'{e}. The one before it is used', RuntimeWarning, stacklevel=2)
+            damaged.append(str(e))
             continue
         mine = _with_state(learn.cbs)
         weights,known = map_tensors(lambda t: t.detach().clone(), dict(learn.model.state_dict())),{k: cb.state_dict() for k,cb in mine.items()}
@@ -454,7 +468,7 @@ def _resume(self:CheckpointCB, learn):
             raise CheckpointError(f'{path} does not fit to this run. {said[:1000]}') from e
         break
     else:
-        if found: raise CheckpointError(f'None of the {len(found)} checkpoints in {self.folder} can be read; choose another folder to begin anew')
+        if found: raise CheckpointError(f'No checkpoint in {self.folder} can be read; choose another folder to begin anew. {damaged[0]}')
 
 @patch
 def _restore(self:CheckpointCB, learn, state, epoch):
@@ -462,6 +476,9 @@ def _restore(self:CheckpointCB, learn, state, epoch):
     self._compare(learn, state)
     for k,cb in _with_state(learn.cbs).items():
         if k in state['callbacks']: cb.load_state_dict(map_tensors(lambda t: t.to(_device(learn)), state['callbacks'][k]))
+    for old,new in zip(state['settings'], self.settings):
+        said = _differences(old, new) if isinstance(old, dict) else 'they are damaged'
+        if said: raise CheckpointError(f'The optimiser began with other settings: {said}')
     if learn.opt: set_optimizer_state(learn.opt, learn.model, state['optimizer'])
     for k in learn.phases: set_loader_state(getattr(learn.dls, k), state['loaders'][k])
     learn.model.load_state_dict(state['model'])
