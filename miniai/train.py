@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['parser', 'build_model', 'model_config', 'make_folder', 'save_curve', 'save_model', 'write_json', 'get_learner',
-           'check_options', 'describe', 'background', 'run_training', 'default_out', 'get_data', 'fit_and_record',
-           'check_new', 'saved_options', 'resume_training', 'evaluate', 'run_config', 'Prediction', 'open_image', 'Run',
-           'check_config', 'load_run', 'given_options', 'find_run', 'main']
+           'check_options', 'describe', 'background', 'run_training', 'default_out', 'get_data', 'only_one',
+           'fit_and_record', 'check_new', 'saved_options', 'resume_training', 'evaluate', 'run_config', 'Prediction',
+           'open_image', 'Run', 'check_config', 'load_run', 'given_options', 'find_run', 'main']
 
-# %% ../nbs/13_train.ipynb #c9d15b18
-import argparse, json, os, shutil, sys, tempfile
+# %% ../nbs/13_train.ipynb #dc0dd5a1
+import argparse, json, os, shlex, shutil, sys, tempfile
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from time import strftime
@@ -141,7 +142,7 @@ def background(x # uint8 images `(n, 1, h, w)`
     import torch
     return torch.cat([x[:1000,...,i,:].flatten() for i in (0,-1)] + [x[:1000,...,i].flatten() for i in (0,-1)]).median().item()/255
 
-# %% ../nbs/13_train.ipynb #851adb09
+# %% ../nbs/13_train.ipynb #9b8d7f40
 def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', label=None, size=None, out=None, fast=True, quiet=False, resume=False):
     "Train the default network, as `miniai-train` does with the options of these names; returns `load_run(out)`. See `resume_training` for `resume`"
     from miniai.checkpoint import CheckpointCB
@@ -153,21 +154,22 @@ def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, d
     device,out = check_device(device or def_device),make_folder(out or default_out(data))
     options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=_absolute(data), label=label, size=size, device=str(device), fast=fast)
     checkpoints = CheckpointCB(out/'checkpoints', keep=1, resume=resume, quiet=quiet)
-    if not resume: check_new(out, checkpoints)
-    dls = get_data(data, bs, size, limit, label, out)
-    set_seed(seed)
-    learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv'), checkpoints] + [ProgressCB()]*(not quiet), fast)
-    if not quiet:
-        print(describe(dls, device, epochs, bs, lr, seed, out, fast), '\n')
-        print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
-    write_json(options, out/'options.json')
-    fit_and_record(learn, epochs, out, resume)
-    save_model(learn.model, run_config(dls, options, learn.history, evaluate(learn, dls)), out)
-    (out/'options.json').unlink()           # its absence says that the run is finished
-    shutil.rmtree(checkpoints.folder)
+    with only_one(out):
+        if not resume: check_new(out, checkpoints)
+        dls = get_data(data, bs, size, limit, label, out)
+        set_seed(seed)
+        learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv'), checkpoints] + [ProgressCB()]*(not quiet), fast)
+        if not quiet:
+            print(describe(dls, device, epochs, bs, lr, seed, out, fast), '\n')
+            print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
+        write_json(options, out/'options.json')
+        fit_and_record(learn, epochs, out, resume)
+        save_model(learn.model, run_config(dls, options, learn.history, evaluate(learn, dls)), out)
+        (out/'options.json').unlink()           # its absence says that the run is finished
+        shutil.rmtree(checkpoints.folder)
     return load_run(out, device)
 
-# %% ../nbs/13_train.ipynb #873bff56
+# %% ../nbs/13_train.ipynb #ee42c980
 def default_out(data):
     "Make a new folder for a run of which only the `data` is known: its name, the time, and a number if two begin at once"
     name = f'{Path(data).expanduser().resolve().name}-{strftime("%Y%m%d-%H%M%S")}'
@@ -189,6 +191,18 @@ def get_data(data, bs, size, limit, label, out):
     dls.train.drop_last = n>bs and n%bs==1      # nor can it do with a single image in the last batch
     return dls
 
+@contextmanager
+def only_one(out):
+    "Nobody else may have a run in the folder `out` meanwhile"
+    from filelock import FileLock, Timeout
+    lock = FileLock(out/'.lock')
+    try: lock.acquire(timeout=0)
+    except Timeout: raise BlockingIOError(f'Another run is writing to {out}; wait until it has ended, or choose another folder (--out)') from None
+    try: yield
+    finally:
+        lock.release()
+        (out/'.lock').unlink(missing_ok=True)
+
 def fit_and_record(learn, epochs, out, resume=False):
     "Train, and write what was measured, also when the training is ended half-way"
     for o in ('metrics.csv','curve.png')*(not resume): (out/o).unlink(missing_ok=True)
@@ -198,12 +212,13 @@ def fit_and_record(learn, epochs, out, resume=False):
             learn.history.to_csv(out/'metrics.csv')
             save_curve(learn.history, out/'curve.png')
 
-# %% ../nbs/13_train.ipynb #c7fcfd97
+# %% ../nbs/13_train.ipynb #2087ab1f
 def check_new(out, checkpoints):
     "Raise if there is a run in the folder `out` that could go on; throw away what a finished one may have left"
     done = max(checkpoints.found, default=0)
     if done and (out/'options.json').exists():
         raise FileExistsError(f'{out} holds a run that was ended after epoch {done}. Go on with it (miniai-train --resume {out}), or choose another folder (--out)')
+    if done and not (out/'config.json').exists(): raise FileExistsError(f'{checkpoints.folder} holds a run that is not one of miniai-train; choose another folder (--out)')
     if checkpoints.folder.is_dir(): shutil.rmtree(checkpoints.folder)
 
 def _absolute(data):
@@ -211,12 +226,12 @@ def _absolute(data):
     path = Path(data).expanduser()
     return str(path.resolve() if path.is_dir() else data)
 
-# %% ../nbs/13_train.ipynb #6f5655af
+# %% ../nbs/13_train.ipynb #8bc11e81
 def saved_options(folder):
     "The options with which the run in `folder` was begun, as a dict"
     path = Path(folder).expanduser()/'options.json'
     try: options = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: raise FileNotFoundError(f'{folder} holds no run to go on with: there is no {path.name}') from None
+    except (FileNotFoundError, NotADirectoryError): raise FileNotFoundError(f'{folder} holds no run to go on with: there is no {path.name} in it, nor a finished run') from None
     except (OSError, ValueError, RecursionError) as e: raise ValueError(f'{path} cannot be read: {e}') from e
     known = {k: v for k,v in vars(parser().parse_args([])).items() if k not in ('out','quiet','resume')}
     if not isinstance(options, dict) or options.keys()!=known.keys(): raise ValueError(f'{path} should hold the options {", ".join(known)}')
@@ -368,7 +383,7 @@ def load_run(folder, # Where `miniai-train` put its results
         raise ValueError(f'The run in {folder} cannot be read, one of its files is damaged or made by another version: {str(e)[:300]}') from e
     return Run(folder, model.to(device).eval(), config)
 
-# %% ../nbs/13_train.ipynb #7d1849ec
+# %% ../nbs/13_train.ipynb #72258ee4
 def given_options(argv):
     "All options by name, and the names of those that were given"
     p,unset = parser(),object()
@@ -382,22 +397,24 @@ def find_run(folder, args, given):
     if not found: raise FileNotFoundError('There is no run in the folder runs that was ended before its time; name one (--resume FOLDER)')
     folder = Path(folder) if folder else found[-1].parent
     if 'out' in given: raise ValueError('A run goes on in its own folder; leave --out away')
-    saved = saved_options(folder) if (folder/'options.json').exists() else {}
+    if (folder/'options.json').exists(): saved = saved_options(folder)
+    else: saved = load_run(folder).config['training'] if (folder/'config.json').exists() else {}
     wrong = [k for k in saved if k in given and k!='device' and args[k]!=saved[k]]
-    if wrong: raise ValueError(f'The run in {folder} was begun with {wrong[0]}={saved[wrong[0]]}, and goes on with the options it had; leave --{wrong[0]} away, or begin a new run')
+    if wrong: raise ValueError(f'The run in {folder} was begun with {wrong[0]}={saved[wrong[0]]}, and goes on with the options it had; leave that option away, or begin a new run')
     return folder
 
-# %% ../nbs/13_train.ipynb #43353fb3
+# %% ../nbs/13_train.ipynb #7f69495e
 def main(argv=None):
     "The command `miniai-train`; returns its exit status"
     args,given = given_options(argv)
     resume = args.pop('resume')
     for o in (sys.stdout, sys.stderr):
         if hasattr(o, 'reconfigure'): o.reconfigure(errors='replace')       # a pipe that knows no × is no reason to stop
-    out,new = args['out'],not (args['out'] and Path(args['out']).exists())
+    out,new,finished = args['out'],not (args['out'] and Path(args['out']).exists()),False
     try:
         if resume is not None:
             out,new = find_run(resume, args, given),False
+            finished = not (out/'options.json').exists()
             run = resume_training(out, args['device'], args['quiet'])
         else:
             out = args['out'] = out or default_out(args['data'])
@@ -413,15 +430,15 @@ def main(argv=None):
         if isinstance(e, FloatingPointError): print(_so_far(out)[0], file=sys.stderr)
         return 1
     r = run.config['result']
-    if not args['quiet']: print(f'\nWrote metrics.csv, curve.png, model.safetensors and config.json to {out}')
+    if not args['quiet'] and not finished: print(f'\nWrote metrics.csv, curve.png, model.safetensors and config.json to {out}')
     print(f"{r['split'].capitalize()} accuracy {r['accuracy']:.4f} on {r['images']:,} images ({out})")
     return 0
 
 def _so_far(out):
     "Sentences on what there is of a run that was ended, and on how to go on"
     path = Path(out or '.')/'metrics.csv'
-    if not out or not path.exists(): return ['No epoch was finished']
-    return [f'The metrics of the epochs that were finished are in {path}', f'To go on: miniai-train --resume {out}']
+    if not out or not path.exists() or not (path.parent/'options.json').exists(): return ['No epoch was finished']
+    return [f'The metrics of the epochs that were finished are in {path}', f'To go on: miniai-train --resume {shlex.quote(str(out))}']
 
 # %% ../nbs/13_train.ipynb #fd231aa5
 if __name__=='__main__' and getattr(__spec__, 'name', None)=='miniai.train': sys.exit(main())

@@ -252,3 +252,23 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     while not list(tmp_path.glob('o/checkpoints/epoch*')) and p.poll() is None: time.sleep(.01)
     p.send_signal(signal.SIGINT)
     assert f'To go on: miniai-train --resume {tmp_path/"o"}' in p.communicate()[1] and p.returncode==130
+
+def test_small_mistakes_about_going_on(tmp_path, out):
+    res = command('--resume', out, '--epochs', '7')
+    assert res.returncode==1 and 'begun with epochs=2' in res.stderr
+    res = command('--resume', out)
+    assert res.returncode==0 and 'finished' in res.stdout and 'Wrote' not in res.stdout
+    (tmp_path/'file').touch()
+    res = command('--resume', tmp_path/'file')
+    assert res.returncode==1 and 'no run to go on with' in res.stderr
+    folder = broken(tmp_path/'a b')
+    for o in folder.glob('checkpoints/epoch*'): o.unlink()
+    res = command('--resume', folder)
+    assert res.returncode==0 and 'begins with its first epoch' in res.stdout
+    folder = broken(tmp_path/'c')
+    for o in folder.glob('checkpoints/epoch*'): os.truncate(o, 1000)
+    res = command('--resume', folder)
+    assert res.returncode==1 and 'No checkpoint in' in res.stderr and 'Traceback' not in res.stderr and 'one before' not in res.stderr
+    (folder/'options.json').unlink()
+    res = command(*OPTIONS, '--out', folder)
+    assert res.returncode==1 and list(folder.glob('checkpoints/epoch*'))
