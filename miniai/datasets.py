@@ -226,8 +226,8 @@ def from_tensors(cls:DataLoaders, train, valid=None, test=None, # Each a pair of
     "`TensorLoader`s over tensors in memory; the training items are shuffled"
     return cls(*(o and TensorLoader(*o, bs, shuffle=o is train, **kwargs) for o in (train, valid, test)), classes=classes)
 
-# %% ../nbs/01_datasets.ipynb #74c7d1b9
-FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'TIFF', 'PPM')
+# %% ../nbs/01_datasets.ipynb #144c9554
+FORMATS = ('PNG', 'JPEG', 'GIF', 'BMP', 'WEBP', 'PPM')
 MOST_PIXELS = 2**26         # 67 million
 
 def open_picture(f):
