@@ -12,7 +12,7 @@ import argparse, copy, io, json, math, os, random, resource, shutil, signal, sub
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADROOM,PATIENCE = 2**30,5        # bytes, seconds: what one input may use
+HEADROOM,PATIENCE = 2**30,15        # bytes, seconds: what one input may use
 
 # is it one of our errors? ------------------------------------------------------------------------------------------
 

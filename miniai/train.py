@@ -301,7 +301,7 @@ def open_image(image):
         raise ValueError(f'The numbers of a picture should be bytes, or between 0 and 1; got {f"{a.min():.3g} to {a.max():.3g}" if a.size else "none at all"}')
     return Image.fromarray((a*(255/top)).round().astype(np.uint8))
 
-# %% ../nbs/13_train.ipynb #44261b67
+# %% ../nbs/13_train.ipynb #c3a7eb78
 class Run:
     "A trained network with its class names: `predict(image)`, `model`, `classes`, `config`, `folder`"
     def __init__(self, folder, model, config):
@@ -319,7 +319,9 @@ class Run:
         cfg = self.config['images']
         c,h,w = cfg['shape']
         if isinstance(image, torch.Tensor) and image.is_floating_point() and image.shape[-3:]==(c,h,w) and image.min()<0: return image.float().reshape(1, c, h, w)
-        try: im = Image.fromarray(to_pixels(open_image(image))).convert('L' if c==1 else 'RGB')
+        try:
+            im = open_image(image)
+            im = (im if im.mode in ('L','RGB') else Image.fromarray(to_pixels(im))).convert('L' if c==1 else 'RGB')
         except (SyntaxError, IndexError, MemoryError) as e: raise ValueError(f'{image} is not a picture that can be read: {str(e)[:300]}') from e
         inside = Image.new('L', im.size, 255)
         inside.paste(0, (1, 1, im.width-1, im.height-1))
