@@ -124,7 +124,7 @@ def read_checkpoint(path):
     except FileNotFoundError: raise CheckpointError(f'There is no file {path}') from None
     except Exception as e: raise CheckpointError(f'{path} is no checkpoint that can be read: {type(e).__name__}: {str(e)[:300]}') from e
 
-# %% ../nbs/11_checkpoint.ipynb #1b13f2ba
+# %% ../nbs/11_checkpoint.ipynb #473ee703
 def check_like(x, own, at, free=None):
     "Raise unless `x` is made like `own`: the same keys, as many items, a number for a number (the same one, unless under a key in `free`; `None`: any), the same answer for yes or no"
     def number(o): return isinstance(o, (int, float)) and not isinstance(o, bool) or isinstance(o, torch.Tensor) and not o.ndim
@@ -167,7 +167,7 @@ def check_state(state, epoch):
     if wrong or 'optimizer' not in state: raise CheckpointError(f'Its {" and ".join(wrong) or "optimizer"} is missing or damaged')
     if state['epoch']!=epoch: raise CheckpointError(f'It is of epoch {state["epoch"]}, and its name says {epoch}')
     rows = state['history']
-    values = (int, float, type(None), list, str)
+    values = (int, float, type(None), list, tuple, dict, str)
     if not all(isinstance(r, dict) and type(r.get('epoch')) is int and all(isinstance(k, str) and isinstance(v, values) for k,v in r.items()) for r in rows):
         raise CheckpointError('Its history is damaged')
 
@@ -229,7 +229,7 @@ def load(self:Learner, path):
     self.model.load_state_dict(saved)
     return self
 
-# %% ../nbs/11_checkpoint.ipynb #264a76ae
+# %% ../nbs/11_checkpoint.ipynb #623f8ea7
 def loader_state(dl):
     "What a loader keeps beside the global random numbers: its own `state_dict`, or its generators"
     if hasattr(dl, 'state_dict'): return dl.state_dict()
@@ -255,9 +255,8 @@ def fingerprint(dl):
         t = getattr(dl, k, None)
         if isinstance(t, torch.Tensor) and len(t):
             t = t[torch.linspace(0, len(t)-1, 1000).long()]
-            res[k] = f'{checksum(str(list(t.shape)), {k: t.detach().cpu().contiguous()})[:16]}'
-    fp = getattr(getattr(dl, 'dataset', None), '_fingerprint', None)
-    return res | ({'dataset': fp} if isinstance(fp, str) else {})
+            res[k] = checksum(str(list(t.shape)), {k: t.detach().cpu().contiguous()})[:16]
+    return res
 
 # %% ../nbs/11_checkpoint.ipynb #fe4c7439
 @patch

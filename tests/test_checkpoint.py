@@ -268,3 +268,17 @@ def test_explain_nan_in_a_fit():
     learn = make()
     learn.model.insert(4, Bad())
     with pytest.raises(FloatingPointError, match=r'at train batch 1\..*output of 4 \(Bad\)'): learn.fit(1, cbs=ExplainNaN())
+
+class PerClass(Accuracy):
+    "A metric of several values, some of them nested"
+    def compute(self): return {'all': super().compute(), 'pair': (torch.tensor(1.), torch.tensor([2., 3.]))}
+
+def test_a_metric_of_several_values_comes_back(tmp_path):
+    def learner():
+        learn = make()
+        learn.cbs[0] = MetricsCB(accuracy=Accuracy(), per_class=PerClass())
+        return learn
+    with pytest.raises(RuntimeError): learner().fit(3, cbs=[CheckpointCB(tmp_path), Plug(2)])
+    a,b = learner(),learner()
+    a.fit(3); b.fit(3, cbs=CheckpointCB(tmp_path, resume=True, quiet=True))
+    assert same(a, b) and isinstance(b.history[0]['valid_per_class'], dict)
