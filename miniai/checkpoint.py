@@ -467,7 +467,8 @@ def _resume(self:CheckpointCB, learn):
             raise CheckpointError(f'{path} does not fit to this run. {said[:1000]}') from e
         break
     else:
-        if found: raise CheckpointError(f'No checkpoint in {self.folder} can be read; choose another folder to begin anew. {damaged[0]}')
+        none = f'None of the {len(found)} checkpoints' if len(found)>1 else 'No checkpoint'
+        if found: raise CheckpointError(f'{none} in {self.folder} can be read; choose another folder to begin anew. {damaged[0]}')
 
 @patch
 def _restore(self:CheckpointCB, learn, state, epoch):
