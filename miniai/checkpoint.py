@@ -135,26 +135,26 @@ def check_like(x, own, at, free=None):
         if type(x)!=type(own) or len(x)!=len(own): raise CheckpointError(f'{at} should be {len(own)} items')
         for a,b in zip(x, own): check_like(a, b, at, free)
     elif number(own) and number(x):
-        if not -1e12<x<1e12 or free is not None and x!=own: raise CheckpointError(f'{at} was {x} and is {own}')
+        if x!=own and (free is not None or not -1e12<x<1e12): raise CheckpointError(f'{at} was {x} and is {own}')
     elif type(x)!=type(own) or isinstance(own, (bool, str)) and x!=own: raise CheckpointError(f'{at} is {str(x)[:50]} and should be like {own}')
 
 def check_groups(groups, own):
     "Raise unless the settings `groups` of an optimiser are made like its `own`, and can be used"
     check_like(groups, own, 'the settings of the optimiser')
-    for g in groups:
+    for g,o in zip(groups, own):
         for k in ('betas','momentum','alpha','rho'):
-            if not all(0<=o<1 for o in (g.get(k, 0) if isinstance(g.get(k, 0), tuple) else [g.get(k, 0)])): raise CheckpointError(f'{k} is {g[k]}, and should be from 0 to 1')
-        if not g['lr']>=0 or g['params']!=own[groups.index(g)]['params']: raise CheckpointError('The settings of the optimiser are damaged')
+            values = g[k] if isinstance(g.get(k), tuple) else [g.get(k, 0)]
+            if g.get(k)!=o.get(k) and not all(0<=v<1 for v in values): raise CheckpointError(f'{k} is {g[k]}, and should be from 0 to 1')
+        if not g['lr']>=0 or g['params']!=o['params']: raise CheckpointError('The settings of the optimiser are damaged')
 
 def check_moments(opt, states):
-    "Raise unless `states` holds for the parameters of `opt`, by number, what optimisers keep; the usual ones keep the count of their steps and tensors of the parameter's shape"
+    "Raise unless `states` holds for the parameters of `opt`, by number, what PyTorch's optimisers keep: the count of their steps and tensors of the parameter's shape"
     params = [p for g in opt.param_groups for p in g['params']]
-    usual = type(opt).__module__.startswith(('torch.','miniai.')) and type(opt).__name__!='Adafactor'
-    types = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64) + (torch.int64, torch.int32, torch.bool)*(not usual)
+    types = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64)
     def ok(k, v, p):
-        if k=='step' and not (isinstance(v, (int, float)) or isinstance(v, torch.Tensor) and v.ndim==0 and not v.is_complex()) or k=='step' and not 0<=float(v)<2**53: return False
-        if not isinstance(v, torch.Tensor): return isinstance(v, (int, float)) and (k=='step' or not usual) or v is None and k=='momentum_buffer'
-        return v.dtype in types and (not usual or v.shape==(() if k in ('step','eta','mu','mu_product') else p.shape))
+        if isinstance(v, torch.Tensor) and (v.dtype not in types or v.shape!=(() if k in ('step','eta','mu','mu_product') else p.shape)): return False
+        if k=='step': return isinstance(v, (int, float, torch.Tensor)) and not isinstance(v, complex) and 0<=float(v)<2**53
+        return isinstance(v, torch.Tensor) or v is None and k=='momentum_buffer'
     for i,s in states.items():
         p = params[i] if type(i) is int and 0<=i<len(params) else None
         if p is None or not isinstance(s, dict) or s.keys()!=next(iter(states.values())).keys() or not all(ok(k, v, p) for k,v in s.items()):
@@ -182,8 +182,9 @@ def set_optimizer_state(opt, model, saved):
     "Give `opt` and `model` back what `optimizer_state` took; the parameter groups stay the objects they are"
     opt = unwrapped(opt)
     groups,old = list(opt.param_groups),opt.state_dict()['param_groups']
-    check_groups(saved['state']['param_groups'], old)
-    check_moments(opt, saved['state']['state'])
+    if type(opt).__module__.startswith(('torch.','miniai.')) and type(opt).__name__!='Adafactor':     # what others keep, nobody can know
+        check_groups(saved['state']['param_groups'], old)
+        check_moments(opt, saved['state']['state'])
     opt.load_state_dict({'state': saved['state']['state'], 'param_groups': [{**g, **{k: o[k] for k in ('fused','foreach') if k in o}}
                                                                                for g,o in zip(saved['state']['param_groups'], old, strict=True)]})
     for g,new in zip(groups, opt.param_groups): g.update(new)
@@ -221,7 +222,9 @@ def load(self:Learner, path):
     "Load the weights in `path`, a file of `save` or a checkpoint; returns the learner"
     if Path(path).exists() and not Path(path).is_file(): raise CheckpointError(f'{path} is not a file')
     try:
-        with safe_open(path, 'pt') as f: is_checkpoint,tensors = 'format' in (f.metadata() or {}),{k: f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, 'pt') as f:
+            is_checkpoint = 'format' in (f.metadata() or {})
+            tensors = {} if is_checkpoint else {k: f.get_tensor(k) for k in f.keys()}
     except FileNotFoundError: raise
     except (OSError, SafetensorError, MemoryError) as e: raise CheckpointError(f'{path} cannot be read as weights: {str(e)[:300]}') from e
     saved = read_checkpoint(path).get('model') if is_checkpoint else tensors
@@ -268,8 +271,8 @@ def load_state_dict(self:BaseSchedCB, saved):
     own = self.schedo.state_dict()
     plans = [(saved['kind'], saved['state'].get('total_steps')),(type(self.schedo).__name__, own.get('total_steps'))]
     if plans[0]!=plans[1]: raise CheckpointError('It was made with the schedule {} for {} steps; this one is {} for {}'.format(*plans[0], *plans[1]))
-    counters = ('last_epoch','_step_count','_last_lr','T_cur','T_i') if type(self.schedo).__module__.startswith('torch.') else None
-    check_like(saved['state'], own, f'the schedule {saved["kind"]}', counters)
+    if type(self.schedo).__module__.startswith('torch.'):       # others may keep what they like
+        check_like(saved['state'], own, f'the schedule {saved["kind"]}', ('last_epoch','_step_count','_last_lr','T_cur','T_i'))
     if type(saved['over']) is not int: raise CheckpointError('The state of the schedule is damaged')
     self.schedo.load_state_dict(saved['state'])
     self.over = saved['over']
@@ -335,7 +338,8 @@ class CheckpointCB(Callback):
 def before_fit(self:CheckpointCB, learn):
     self.lock,self.done,self.over,self.best_epoch = None,0,0,None
     if 'train' not in learn.phases: return
-    self.settings = [{k: v for k,v in g.items() if k!='params'} for g in learn.opt.param_groups] if learn.opt else []
+    groups = learn.opt.param_groups if learn.opt else []
+    self.settings = [map_tensors(torch.clone, {k: v for k,v in g.items() if k!='params'}) for g in groups]      # a rate may be a tensor that changes
     self._open()
     if self.resume: self._resume(learn)
     elif self.found:

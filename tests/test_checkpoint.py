@@ -282,3 +282,29 @@ def test_a_metric_of_several_values_comes_back(tmp_path):
     a,b = learner(),learner()
     a.fit(3); b.fit(3, cbs=CheckpointCB(tmp_path, resume=True, quiet=True))
     assert same(a, b) and isinstance(b.history[0]['valid_per_class'], dict)
+
+class Own(optim.SGD):
+    "An optimiser of somebody's own: a flag that turns, a number a parameter, a setting that is not finite"
+    def __init__(self, params, lr): super().__init__(params, lr); self.param_groups[0].update(odd=False, most=math.inf, alpha=2.)
+    def step(self, closure=None):
+        g = self.param_groups[0]
+        g['odd'] = not g['odd']
+        for p in g['params']: self.state[p]['n'] = self.state[p].get('n', 0.)+1
+        return super().step(closure)
+
+class OwnSchedule(sch.LRScheduler):
+    "A schedule that remembers in a list, and begins with None"
+    def __init__(self, opt): self.seen,self.lowest = [],None; super().__init__(opt)
+    def get_lr(self):
+        self.seen.append(self.last_epoch); self.lowest = min(self.seen)
+        return [g['lr']*.95 for g in self.optimizer.param_groups]
+
+def test_what_others_wrote_may_keep_what_it_likes(tmp_path):
+    Own.__module__ = OwnSchedule.__module__ = 'somebody'
+    kw = {'opt': Own, 'sched': OwnSchedule}
+    assert same(run(tmp_path/'a', [], **kw), run(tmp_path/'b', [1,3], **kw))
+
+def test_a_compiled_step_goes_on(tmp_path):
+    from miniai.accel import Compile
+    kw = {'opt': optim.AdamW, 'cbs': lambda: [Compile(model=False, step=True, backend='eager')], 'sched': SCHEDS['cosine']}
+    assert same(run(tmp_path/'a', [], **kw), run(tmp_path/'b', [2], **kw))
