@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from .accel import GradClip, MixedPrecision, _device, unwrapped
+from .accel import AccelerateCB, GradClip, MixedPrecision, _device, unwrapped
 from .activations import Hooks, HooksCallback, uncompiled
 from .datasets import check_count
 from .learner import Callback, CancelFitException, Learner, ProgressCB, TerminateOnNaN, unchanged
 from .sgd import BaseSchedCB, RecorderCB
-from .xtras import map_tensors, replacing, uninterrupted, versions
+from .xtras import is_main, map_tensors, replacing, set_seed, uninterrupted, versions
 
 # %% ../nbs/11_checkpoint.ipynb #bc2bd23e
 def random_state():
@@ -297,6 +297,16 @@ def load_state_dict(self:MixedPrecision, saved):
     if self.scaler and saved: self.scaler.load_state_dict(saved)
 
 @patch
+def state_dict(self:AccelerateCB): return self.collect(random_state())
+@patch
+def load_state_dict(self:AccelerateCB, saved): self.saved = saved
+@patch
+def go_on(self:AccelerateCB):
+    "Every process goes on with its own random numbers, or with new ones if there were not as many processes"
+    if self.saved and len(self.saved)==self.n: set_random_state(map_tensors(torch.Tensor.cpu, self.saved[self.i]))
+    elif self.i: set_seed(torch.initial_seed()+self.i)
+
+@patch
 def state_dict(self:HooksCallback): return [getattr(h, 'stats', None) for h in self]
 @patch
 def load_state_dict(self:HooksCallback, saved):
@@ -323,7 +333,7 @@ class CheckpointCB(Callback):
         for k in ('every','keep'): check_count(k, locals()[k])
         if best and best.startswith(('train_','test_')): raise ValueError(f'best is {best!r}; what chooses between epochs is measured on the validation loader')
         self.folder,self.every,self.keep,self.best,self.resume,self.quiet = Path(folder).expanduser(),every,keep,best,resume,quiet
-        self.lock = None
+        self.lock,self.active = None,False
 
     def path(self, epoch): return self.folder/f'epoch_{epoch:04}.safetensors'
 
@@ -336,11 +346,12 @@ class CheckpointCB(Callback):
 # %% ../nbs/11_checkpoint.ipynb #3fc3ffc7
 @patch
 def before_fit(self:CheckpointCB, learn):
-    self.lock,self.done,self.over,self.best_epoch = None,0,0,None
+    self.lock,self.active,self.done,self.over,self.best_epoch = None,False,0,0,None
     if 'train' not in learn.phases: return
     groups = learn.opt.param_groups if learn.opt else []
     self.settings = [map_tensors(torch.clone, {k: v for k,v in g.items() if k!='params'}) for g in groups]      # a rate may be a tensor that changes
-    self._open()
+    self.active = True
+    if is_main(): self._open()
     if self.resume: self._resume(learn)
     elif self.found:
         raise FileExistsError(f'{self.folder} holds a run of {max(self.found)} epochs already; go on with it (resume=True), or choose another folder')
@@ -359,7 +370,7 @@ def _open(self:CheckpointCB):
 
 @patch
 def cleanup_fit(self:CheckpointCB, learn):
-    lock,self.lock = self.lock,None
+    lock,self.lock,self.active = self.lock,None,False
     if lock: lock.release()
 
 # %% ../nbs/11_checkpoint.ipynb #76dfab36
@@ -379,7 +390,7 @@ def after_fit(self:CheckpointCB, learn): self._end_epoch(learn, learn.epoch+1 if
 
 @patch
 def _end_epoch(self:CheckpointCB, learn, epoch):
-    if not self.lock or epoch<=self.done: return
+    if not self.active or epoch<=self.done: return
     self.done = epoch
     if epoch%self.every and epoch<learn.n_epochs: return
     try: self.write(learn, epoch)
@@ -392,8 +403,10 @@ def _end_epoch(self:CheckpointCB, learn, epoch):
 @patch
 def write(self:CheckpointCB, learn, epoch):
     "Write the checkpoint of `epoch`, and remove those that are no longer needed"
+    state = self.state(learn, epoch)        # all processes take part in it, one writes it
+    if not is_main(): return
     with uninterrupted():
-        write_checkpoint(self.path(epoch), self.state(learn, epoch))
+        write_checkpoint(self.path(epoch), state)
         mine = [o for o in self.found if o<=epoch]
         self._find_best(learn, mine)
         for o in set(mine[:-self.keep])-{self.best_epoch}:
@@ -454,7 +467,7 @@ def best_path(self:CheckpointCB):
 def _resume(self:CheckpointCB, learn):
     "Put everything back as it was after the last checkpoint that can be read"
     found,damaged = self.found,[]
-    if not found and not self.quiet: print(f'{self.folder} holds no checkpoint yet; the run begins with its first epoch')
+    if not found and not self.quiet and is_main(): print(f'{self.folder} holds no checkpoint yet; the run begins with its first epoch')
     for epoch,path in reversed(found.items()):
         try: state = read_checkpoint(path)
         except CheckpointError as e:
@@ -490,7 +503,9 @@ def _restore(self:CheckpointCB, learn, state, epoch):
     learn.epochs = range(self.done, learn.n_epochs)
     self._find_best(learn, self.found)
     set_random_state(state['random'])
-    if not self.quiet:
+    for cb in learn.cbs:
+        if isinstance(cb, AccelerateCB): cb.go_on()
+    if not self.quiet and is_main():
         print(f'{self.folder}: the run is finished, {self.done} of {learn.n_epochs} epochs; nothing is left to do' if not learn.epochs else
               f'{self.folder}: the run goes on after epoch {self.done} of {learn.n_epochs}')
 
@@ -534,7 +549,7 @@ class EarlyStoppingCB(Callback):
         if name is None: return             # the validation was cancelled so far
         best = best_epoch(learn.history, name, self.min_delta) or 0
         if learn.epoch-best<self.patience: return
-        print(f'{name} has not become better since epoch {best}; the fit ends after {learn.epoch} of {learn.n_epochs} epochs')
+        if is_main(): print(f'{name} has not become better since epoch {best}; the fit ends after {learn.epoch} of {learn.n_epochs} epochs')
         raise CancelFitException()
 
 # %% ../nbs/11_checkpoint.ipynb #3f37ab73

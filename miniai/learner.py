@@ -31,7 +31,7 @@ from torch import nn, optim
 from tqdm import tqdm
 
 from .conv import check_device, def_device, to_device
-from .xtras import _shell, in_notebook, map_tensors, replacing, same_random_state, to_cpu, uninterrupted
+from .xtras import _shell, in_notebook, is_main, map_tensors, replacing, same_random_state, to_cpu, uninterrupted
 
 # %% ../nbs/03_learner.ipynb #be119731
 _all_ = ['to_cpu']
@@ -278,7 +278,8 @@ def after_epoch(self:MetricsCB, learn):
 # %% ../nbs/03_learner.ipynb #3472a364
 #| code-fold: true
 def _n_items(batch):
-    "The length of the first tensor in `batch`, or of its first list; 1 if there is neither"
+    "How many items `batch` says it is (`n_items`), or the length of the first tensor in it, or of its first list; else 1"
+    if hasattr(batch, 'n_items'): return batch.n_items
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], torch.Tensor) and batch[0].ndim: return len(batch[0])
     sizes = []
     map_tensors(lambda t: sizes.append(len(t)) if t.ndim else None, batch)
@@ -641,17 +642,22 @@ class SaveHistoryCB(Callback):
     def __init__(self, path): self.path = Path(path)
     def before_fit(self, learn):
         if not self.path.parent.is_dir(): raise FileNotFoundError(f'There is no folder {self.path.parent} to write {self.path.name} to')
-    def after_epoch(self, learn): learn.history.to_csv(self.path)
+    def after_epoch(self, learn):
+        if is_main(): learn.history.to_csv(self.path)
 
 # %% ../nbs/03_learner.ipynb #899170f5
 #| code-fold: true
-class _Lines:
-    "Progress for a log: one line for each epoch"
+class _Nothing:
+    "No progress: where several processes train together, one shows it"
     interval = math.inf
     def start(self, total): pass
     def update(self, done, text): pass
-    def row(self, history): print(history.line(), flush=True)
+    def row(self, history): pass
     def finish(self, history): pass
+
+class _Lines(_Nothing):
+    "Progress for a log: one line for each epoch"
+    def row(self, history): print(history.line(), flush=True)
 
 class _Terminal:
     "Progress for a terminal: rows of a table, and below them a bar"
@@ -716,7 +722,7 @@ class ProgressCB(Callback):
 
     def before_fit(self, learn):
         self.done,self.last,self.curve = 0,time.perf_counter(),LossCurve() if self.plot and in_notebook() else None
-        self.view = _Notebook() if in_notebook() else _Terminal() if sys.stdout.isatty() else _Lines()
+        self.view = _Nothing() if not is_main() else _Notebook() if in_notebook() else _Terminal() if sys.stdout.isatty() else _Lines()
         self.view.start(_n_batches(learn))
         if self.plot and not in_notebook(): print('plot=True draws in notebooks only; afterwards learn.history.plot() does everywhere')
 

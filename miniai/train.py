@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['parser', 'build_model', 'model_config', 'make_folder', 'save_curve', 'save_model', 'write_json', 'get_learner',
-           'check_options', 'describe', 'background', 'run_training', 'default_out', 'get_data', 'only_one',
-           'fit_and_record', 'check_new', 'saved_options', 'resume_training', 'evaluate', 'run_config', 'Prediction',
-           'open_image', 'Run', 'check_config', 'load_run', 'given_options', 'find_run', 'main']
+           'check_options', 'processes', 'get_place', 'describe', 'background', 'run_training', 'default_out',
+           'get_data', 'only_one', 'fit_and_record', 'finish', 'check_new', 'saved_options', 'resume_training',
+           'evaluate', 'run_config', 'Prediction', 'open_image', 'Run', 'check_config', 'load_run', 'given_options',
+           'find_run', 'main', 'leave']
 
 # %% ../nbs/13_train.ipynb #dc0dd5a1
 import argparse, json, os, shlex, shutil, sys, tempfile
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from time import strftime
+from time import sleep, strftime
 
 from . import __version__
 
@@ -108,7 +109,8 @@ def get_learner(dls, device, epochs, lr, callbacks, fast=True):
     model = build_model(config).apply(partial(init_weights, leaky=config['leak'])).to(device)
     quick,opt_kwargs,_ = accel.fast(device) if fast else ([accel.ChannelsLast()], {}, '')
     sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=epochs*len(dls.train)))
-    cbs = [DeviceCB(device), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *quick, *callbacks]
+    place = [] if any(isinstance(o, DeviceCB) for o in callbacks) else [DeviceCB(device)]
+    cbs = [*place, MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *quick, *callbacks]
     return TrainLearner(model, dls, F.cross_entropy, lr, cbs, partial(AdamW, **opt_kwargs))
 
 # %% ../nbs/13_train.ipynb #e3ac31d4
@@ -121,18 +123,31 @@ def check_options(epochs, bs, lr, seed):
     if not 0<lr<float('inf'): raise ValueError(f'lr is {lr!r}; the learning rate should be a number above 0')
     if not -2**63<=seed<2**64: raise ValueError(f'seed is {seed}; it should fit into 64 bits')
 
+def processes():
+    "How many processes `torchrun` has started to train together"
+    return int(os.environ['WORLD_SIZE']) if {'RANK','WORLD_SIZE','MASTER_ADDR'}<=set(os.environ) else 1
+
+def get_place(device=None):
+    "The callback that knows where to train: on `device` or, of several processes, each on its own"
+    from miniai.accel import AccelerateCB
+    from miniai.conv import check_device, def_device
+    from miniai.learner import DeviceCB
+    device = check_device(device or def_device)
+    return DeviceCB(device) if processes()==1 else AccelerateCB(sync_bn=True, cpu=device.type=='cpu')
+
 def describe(dls, device, epochs, bs, lr, seed, out, fast=True):
     "What is going to happen, in a few lines"
     import torch
     from miniai import accel
     n = {k: len(getattr(dls, k).x) if getattr(dls, k) else 0 for k in ('train','valid','test')}
     test = f", {n['test']:,} to be tested on at the end" if n['test'] else '; there is no test split'
-    place = torch.cuda.get_device_name(device) if device.type=='cuda' else f'{torch.get_num_threads()} threads' if device.type=='cpu' else ''
+    many,threads = processes(),torch.get_num_threads()
+    place = torch.cuda.get_device_name(device) if device.type=='cuda' else f'{threads} thread{"s"*(threads>1)}' if device.type=='cpu' else ''
     return '\n'.join([
         f'data      {n["train"]:,} images to train, {n["valid"]:,} to watch{test}',
         f'images    {"×".join(map(str, dls.train.x.shape[1:]))} pixels, {len(dls.classes)} classes',
         f'training  {epochs} epochs of {len(dls.train)} batches of {bs:,}, AdamW, 1cycle up to {lr:g}, seed {seed}',
-        f'device    {device} {f"({place})" if place else ""}',
+        f'device    {f"{many} processes, each on " if many>1 else ""}{device} {f"({place})" if place else ""}',
         f'numbers   {accel.fast(device)[2] if fast else "float32 throughout"}',
         f'results   {out}'])
 
@@ -146,27 +161,27 @@ def background(x # uint8 images `(n, 1, h, w)`
 def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, data='fashion_mnist', label=None, size=None, out=None, fast=True, quiet=False, resume=False):
     "Train the default network, as `miniai-train` does with the options of these names; returns `load_run(out)`. See `resume_training` for `resume`"
     from miniai.checkpoint import CheckpointCB
-    from miniai.conv import check_device, def_device
+    from miniai.accel import from_main
     from miniai.learner import ProgressCB, SaveHistoryCB
     from miniai.summary import summarize
-    from miniai.xtras import set_seed
+    from miniai.xtras import is_main, set_seed
     check_options(epochs, bs, lr, seed)
-    device,out = check_device(device or def_device),make_folder(out or default_out(data))
+    place = get_place(device)
+    device,quiet = place.device,quiet or not is_main()
+    out = from_main(lambda: make_folder(out or default_out(data)))
     options = dict(epochs=epochs, bs=bs, lr=lr, seed=seed, limit=limit, data=_absolute(data), label=label, size=size, device=str(device), fast=fast)
     checkpoints = CheckpointCB(out/'checkpoints', keep=1, resume=resume, quiet=quiet)
     with only_one(out):
-        if not resume: check_new(out, checkpoints)
+        if not resume: from_main(check_new, out, checkpoints)
         dls = get_data(data, bs, size, limit, label, out)
         set_seed(seed)
-        learn = get_learner(dls, device, epochs, lr, [SaveHistoryCB(out/'metrics.csv'), checkpoints] + [ProgressCB()]*(not quiet), fast)
+        learn = get_learner(dls, device, epochs, lr, [place, SaveHistoryCB(out/'metrics.csv'), checkpoints] + [ProgressCB()]*(not quiet), fast)
         if not quiet:
             print(describe(dls, device, epochs, bs, lr, seed, out, fast), '\n')
             print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
-        write_json(options, out/'options.json')
+        from_main(write_json, options, out/'options.json')
         fit_and_record(learn, epochs, out, resume)
-        save_model(learn.model, run_config(dls, options, learn.history, evaluate(learn, dls)), out)
-        (out/'options.json').unlink()           # its absence says that the run is finished
-        shutil.rmtree(checkpoints.folder)
+        from_main(finish, learn.model, run_config(dls, options, learn.history, evaluate(learn, dls)), out, checkpoints)
     return load_run(out, device)
 
 # %% ../nbs/13_train.ipynb #ee42c980
@@ -195,22 +210,34 @@ def get_data(data, bs, size, limit, label, out):
 def only_one(out):
     "Nobody else may have a run in the folder `out` meanwhile"
     from filelock import FileLock, Timeout
+    from miniai.accel import from_main
+    from miniai.xtras import is_main
     lock = FileLock(out/'.lock')
-    try: lock.acquire(timeout=0)
-    except Timeout: raise BlockingIOError(f'Another run is writing to {out}; wait until it has ended, or choose another folder (--out)') from None
+    def acquire():
+        try: lock.acquire(timeout=0)
+        except Timeout: raise BlockingIOError(f'Another run is writing to {out}; wait until it has ended, or choose another folder (--out)') from None
+    from_main(acquire)
     try: yield
     finally:
-        lock.release()
-        (out/'.lock').unlink(missing_ok=True)
+        if is_main():
+            lock.release()
+            (out/'.lock').unlink(missing_ok=True)
 
 def fit_and_record(learn, epochs, out, resume=False):
     "Train, and write what was measured, also when the training is ended half-way"
-    for o in ('metrics.csv','curve.png')*(not resume): (out/o).unlink(missing_ok=True)
+    from miniai.xtras import is_main
+    for o in ('metrics.csv','curve.png')*(is_main() and not resume): (out/o).unlink(missing_ok=True)
     try: learn.fit(epochs)
     finally:
-        if len(learn.history):
+        if len(learn.history) and is_main():
             learn.history.to_csv(out/'metrics.csv')
             save_curve(learn.history, out/'curve.png')
+
+def finish(model, config, out, checkpoints):
+    "Write the result of a run that is over, and remove what was there to go on with it"
+    save_model(model, config, out)
+    (out/'options.json').unlink()           # its absence says that the run is finished
+    shutil.rmtree(checkpoints.folder)
 
 # %% ../nbs/13_train.ipynb #2087ab1f
 def check_new(out, checkpoints):
@@ -252,7 +279,7 @@ def evaluate(learn, dls):
     from miniai.datasets import DataLoaders
     from miniai.learner import Accuracy, DeviceCB, MetricsCB, TrainLearner
     split = 'test' if dls.test is not None else 'valid'
-    cbs = [DeviceCB(next(learn.model.parameters()).device), MetricsCB(accuracy=Accuracy())]
+    cbs = [next(o for o in learn.cbs if isinstance(o, DeviceCB)), MetricsCB(accuracy=Accuracy())]
     row = TrainLearner(learn.model, DataLoaders(None, getattr(dls, split)), learn.loss_func, cbs=cbs).fit(1, train=False)[0]
     return dict(split=split, images=len(getattr(dls, split).x), loss=row['valid_loss'], accuracy=row['valid_accuracy'])
 
@@ -409,32 +436,46 @@ def find_run(folder, args, given):
 def main(argv=None):
     "The command `miniai-train`; returns its exit status"
     args,given = given_options(argv)
+    from miniai.accel import from_main      # not earlier: --help should not wait for PyTorch
+    from miniai.xtras import is_main
     resume = args.pop('resume')
     for o in (sys.stdout, sys.stderr):
         if hasattr(o, 'reconfigure'): o.reconfigure(errors='replace')       # a pipe that knows no × is no reason to stop
     out,new,finished = args['out'],not (args['out'] and Path(args['out']).exists()),False
     try:
+        if processes()>1: get_place(args['device'])     # they find each other
         if resume is not None:
-            out,new = find_run(resume, args, given),False
+            out,new = from_main(find_run, resume, args, given),False
             finished = not (out/'options.json').exists()
             run = resume_training(out, args['device'], args['quiet'])
         else:
-            out = args['out'] = out or default_out(args['data'])
+            out = args['out'] = out or from_main(default_out, args['data'])
             run = run_training(**args)
     except KeyboardInterrupt:
-        print(f'\nStopped. {". ".join(_so_far(out))}', file=sys.stderr)
+        if is_main(): print(f'\nStopped. {". ".join(_so_far(out))}', file=sys.stderr)
         return 130
     except (ValueError, OSError, MemoryError, FloatingPointError, RuntimeError) as e:
+        if not is_main():
+            sleep(3)        # torchrun ends everybody when the first one fails; let the main process say what went wrong
+            return 1
         if new and out and Path(out).is_dir() and not any(Path(out).iterdir()): Path(out).rmdir()     # of a run that never began
         full = isinstance(e, MemoryError) or 'Memory ran out' in str(e)
         if isinstance(e, RuntimeError) and not full: raise
         print(f'miniai-train: {e}' + '. Try a smaller --bs'*(isinstance(e, RuntimeError) and full), file=sys.stderr)
         if isinstance(e, FloatingPointError): print(_so_far(out)[0], file=sys.stderr)
         return 1
+    mine = is_main()
+    leave()
+    if not mine: return 0
     r = run.config['result']
     if not args['quiet'] and not finished: print(f'\nWrote metrics.csv, curve.png, model.safetensors and config.json to {out}')
     print(f"{r['split'].capitalize()} accuracy {r['accuracy']:.4f} on {r['images']:,} images ({out})")
     return 0
+
+def leave():
+    "Part with the other processes"
+    import torch.distributed as dist
+    if processes()>1 and dist.is_initialized(): dist.destroy_process_group()
 
 def _so_far(out):
     "Sentences on what there is of a run that was ended, and on how to go on"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'STYLE', 'set_seed', 'same_random_state', 'map_tensors', 'to_cpu', 'clean_tb', 'clean_ipython_hist',
-           'clean_mem', 'in_notebook', 'echoes', 'versions', 'replacing', 'uninterrupted', 'read_results', 'plot_style']
+           'clean_mem', 'in_notebook', 'echoes', 'is_main', 'versions', 'replacing', 'uninterrupted', 'read_results',
+           'plot_style']
 
 # %% ../nbs/00_xtras.ipynb #986e82ee
 import csv, gc, os, platform, random, signal, sys, threading
@@ -18,6 +19,7 @@ from urllib.request import urlopen
 import matplotlib as mpl
 import numpy as np
 import torch
+import torch.distributed as dist
 
 # %% ../nbs/00_xtras.ipynb #cce9e4cc
 def set_seed(seed:int, # Any integer (its last 64 bits count)
@@ -113,6 +115,11 @@ def in_notebook():
 def echoes():
     "Does whoever called us show the value of an expression by itself, as every interactive Python does?"
     return hasattr(sys, 'ps1')
+
+# %% ../nbs/00_xtras.ipynb #a0e90001
+def is_main():
+    "Should this process show progress and write files? Of several that train together only the first should"
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank()==0
 
 # %% ../nbs/00_xtras.ipynb #ca097c66
 def versions():

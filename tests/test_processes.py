@@ -1,0 +1,164 @@
+"Several processes that train together: the same numbers as one, and everything shown and written once"
+import json, os, subprocess, sys
+
+import pytest, torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from miniai.accel import AccelerateCB, Sharded, part, whole_batch_norm
+from miniai.datasets import DataLoaders, TensorLoader
+from miniai.learner import DeviceCB, TrainLearner
+
+SCRIPT = '''
+import json, sys, torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from pathlib import Path
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+from torcheval.metrics import MulticlassF1Score
+from miniai.accel import AccelerateCB, GradAccum
+import miniai.augment
+from miniai.checkpoint import CheckpointCB
+from miniai.datasets import DataLoaders, TensorLoader
+from miniai.learner import Accuracy, Callback, MetricsCB, ProgressCB, SaveHistoryCB, TrainLearner
+from miniai.sgd import RecorderCB
+from miniai.xtras import is_main, set_seed
+
+out,o = Path(sys.argv[1]),json.loads(sys.argv[2])
+g = torch.Generator().manual_seed(0)
+x = torch.randn(203, 1, 8, 8, generator=g, dtype=torch.float64)
+y = (x.mean((1,2,3))*16).round().long().clamp(-2, 2)+2
+def dl(x, y, bs, shuffle): return DataLoader(TensorDataset(x, y), bs, shuffle, num_workers=o.get('workers', 0)) if o.get('stock') else TensorLoader(x, y, bs, shuffle)
+dls = DataLoaders(dl(x, y, o.get('bs', 40), True), dl(x[:101], y[:101], 50, False))
+set_seed(0)
+model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(o.get('dropout', 0.)), nn.Flatten(), nn.BatchNorm1d(288, momentum=None), nn.Linear(288, 5)).double()
+
+class Stop(Callback):
+    def before_epoch(self, learn):
+        if learn.epoch==o.get('stop'): raise SystemExit(0)
+
+losses,share = RecorderCB(loss=lambda cb: cb.learn.loss),AccelerateCB(sync_bn=o.get('sync_bn', True), cpu=True)
+cbs = [share, MetricsCB(accuracy=Accuracy(), f1=MulticlassF1Score(num_classes=5, average='macro')), ProgressCB(), losses, Stop(), SaveHistoryCB(out/'history.csv')]
+if 'checkpoints' in o: cbs.append(CheckpointCB(out/o['checkpoints'], resume=o.get('resume', False)))
+if 'accum' in o: cbs.append(GradAccum(o['accum']))
+set_seed(o.get('seeds', [1]*9)[share.i])
+learn = TrainLearner(model, dls, F.cross_entropy, 1e-2, cbs, optim.AdamW)
+learn.fit(o.get('epochs', 2))
+preds,targs,inps = learn.capture_preds(inps=True)
+assert torch.equal(targs, y[:101]) and torch.equal(inps, x[:101]) and learn.model is model and 'forward' not in vars(model[1])
+weights = [p.sum().item() for p in model.parameters()]
+everybody = share.collect([weights, preds.tolist(), [b.double().sum().item() for b in model.buffers()]])
+rows = [{k: v for k,v in r.items() if k!='time'} for r in learn.history]
+if is_main(): (out/'result.json').write_text(json.dumps(dict(losses=[o.item() for o in losses.recs['loss']], history=rows, everybody=everybody)))
+if dist.is_initialized(): dist.destroy_process_group()
+'''
+
+def torchrun(n, *args, **kw):
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={n}', *map(str, args)], capture_output=True, text=True, timeout=300, env=env, **kw)
+
+def together(where, n, **options):
+    "What the script above wrote in `n` processes, and what they printed"
+    where.mkdir(exist_ok=True)
+    (where/'script.py').write_text(SCRIPT)
+    res = torchrun(n, where/'script.py', where, json.dumps(options))
+    assert res.returncode==0, res.stderr[-4000:]
+    path = where/'result.json'
+    return json.loads(path.read_text()) if path.exists() else None, res.stdout
+
+def same(a, b, eps): torch.testing.assert_close(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), rtol=eps, atol=eps)
+
+@pytest.fixture(scope='module')
+def one(tmp_path_factory): return together(tmp_path_factory.mktemp('one'), 1)
+
+@pytest.mark.parametrize('n,options', [(3, dict(seeds=[1, 5, 7])), (2, dict(stock=True, workers=1))])
+def test_as_many_processes_as_one_likes_do_what_one_does(tmp_path, one, n, options):
+    "Losses, metrics, weights and predictions: batches of 40, the last of 3, with AdamW and BatchNorm, in float64; whatever seeds the others have"
+    res,said = together(tmp_path, n, **options)
+    same(res['losses'], one[0]['losses'], 1e-9)
+    for a,b in zip(res['history'], one[0]['history'], strict=True): same([a[k] for k in a], [b[k] for k in b], 1e-6)     # metrics are float32
+    first = res['everybody'][0]
+    for a,b in zip(first, one[0]['everybody'][0]): same(a, b, 1e-7)
+    assert all(o==first for o in res['everybody']), 'the processes disagree'
+    assert [o.split('time')[0] for o in said.splitlines()]==[o.split('time')[0] for o in one[1].splitlines()]      # every line once
+    assert len((tmp_path/'history.csv').read_text().splitlines())==3
+
+def test_without_shared_batch_norm_all_have_the_same_model_and_judge_by_it(tmp_path):
+    res,_ = together(tmp_path, 2, sync_bn=False, bs=50)
+    a,b = res['everybody']
+    assert a[:2]==b[:2] and a[2]==b[2]
+
+def test_accumulated_steps_are_those_of_one_process(tmp_path):
+    a,b = (together(tmp_path/str(n), n, accum=2)[0] for n in (1, 2))
+    same(a['losses'], b['losses'], 1e-9)
+
+def test_a_run_of_two_goes_on_to_the_same_bits(tmp_path):
+    "With dropout, for which each process has random numbers of its own"
+    whole,_ = together(tmp_path/'whole', 2, epochs=3, dropout=.3, checkpoints='c')
+    together(tmp_path/'part', 2, epochs=3, dropout=.3, checkpoints='c', stop=1)
+    assert (tmp_path/'part'/'c'/'epoch_0001.safetensors').exists() and not (tmp_path/'part'/'result.json').exists()
+    rest,said = together(tmp_path/'part', 2, epochs=3, dropout=.3, checkpoints='c', resume=True)
+    assert rest['history']==whole['history'] and rest['everybody']==whole['everybody'] and said.count('goes on after epoch 1')==1
+    alone,_ = together(tmp_path/'part', 1, epochs=3, dropout=.3, checkpoints='c', resume=True)      # a finished run, and one process
+    assert alone['history']==whole['history']
+
+def test_the_command_notices_that_there_are_two(tmp_path):
+    res = torchrun(2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--bs', 100, '--device', 'cpu', '--out', 'run', cwd=tmp_path)
+    assert res.returncode==0, res.stderr[-4000:]
+    assert '2 processes, each on cpu (1 thread)' in res.stdout and res.stdout.count('epoch 1 ')==res.stdout.count('Test accuracy')==1
+    assert {o.name for o in (tmp_path/'run').iterdir()}=={'config.json', 'curve.png', 'metrics.csv', 'model.safetensors'}
+    found = torchrun(2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--lr', -1, cwd=tmp_path)
+    assert found.returncode and found.stderr.count('the learning rate should be a number above 0')==1
+    assert not list((tmp_path/'runs').iterdir())        # the folder of a run that never began
+
+# in this process -------------------------------------------------------------------------------------------
+
+def test_parts_are_the_whole():
+    for n in range(20):
+        for k in range(1, 8): assert [o for i in range(k) for o in part(range(n), i, k)]==list(range(n))
+
+@pytest.mark.parametrize('drop_last', [False, True])
+def test_nobody_is_left_without_an_item(drop_last):
+    dl = TensorLoader(torch.arange(9.), torch.arange(9), 4, drop_last=drop_last)
+    shards = [Sharded(dl, i, 3) for i in range(3)]
+    assert [[len(yb) for _,yb in o] for o in shards]==[[1, 1, 1][:2+(not drop_last)], [1, 1, 1][:2+(not drop_last)], [2, 2, 1][:2+(not drop_last)]]
+    assert [len(o) for o in shards]==[2+(not drop_last)]*3 and shards[0].bs==4
+
+class Stream(IterableDataset):
+    def __iter__(self): return iter(torch.randn(8, 4))
+
+@pytest.mark.parametrize('dl', [DataLoader(Stream()), DataLoader(TensorDataset(torch.randn(4, 1)), batch_size=None), [torch.randn(2, 2)]])
+def test_what_cannot_be_divided_is_refused(dl):
+    with pytest.raises(TypeError, match='cannot be divided among processes'): Sharded(dl, 0, 2)
+
+def test_one_process_is_an_ordinary_training(dls):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    learn = TrainLearner(model, dls, F.cross_entropy, .1, AccelerateCB(sync_bn=True, cpu=True))
+    assert len(learn.fit(2))==2 and learn.model is model
+    learn.lr_find(plot=False)
+
+def test_a_second_place_is_refused(dls):
+    learn = TrainLearner(nn.Linear(4, 3), dls, F.cross_entropy, cbs=[AccelerateCB(cpu=True), DeviceCB('cpu')])
+    with pytest.raises(ValueError, match='leave the DeviceCB away'): learn.fit(1)
+
+@pytest.mark.parametrize('kw', [{}, dict(affine=False), dict(momentum=None), dict(track_running_stats=False)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_batch_norm_of_one_part_is_that_of_pytorch(kw, dtype, monkeypatch):
+    monkeypatch.setattr('torch.distributed.all_reduce', lambda t: None)     # the sum over one process
+    from copy import deepcopy
+    a = nn.BatchNorm2d(5, **kw)
+    if a.affine: nn.init.normal_(a.weight); nn.init.normal_(a.bias)
+    b = deepcopy(a)
+    xs = [(torch.randn(6, 5, 4, 4)*3+2).to(dtype) for _ in range(3)]
+    for x in xs:
+        p,q = x.clone().requires_grad_(),x.clone().requires_grad_()
+        g = torch.randn_like(x)
+        a(p).backward(g); whole_batch_norm(b, q).backward(g)
+        tol = dict(rtol=1e-4, atol=1e-4) if dtype==torch.float32 else dict(rtol=.02, atol=.05)
+        torch.testing.assert_close(whole_batch_norm(b, x), a(x), **tol)
+        torch.testing.assert_close(p.grad, q.grad, **tol)
+    for u,v in zip(a.buffers(), b.buffers(), strict=True): torch.testing.assert_close(u, v, rtol=1e-4, atol=1e-4)
+    a.eval(); b.eval()
+    torch.testing.assert_close(whole_batch_norm(b, xs[0]), a(xs[0]), rtol=1e-4, atol=1e-4)
