@@ -1,7 +1,7 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
-.PHONY: setup train test notebooks docs docs-serve lab bench soak
+.PHONY: setup train test notebooks docs docs-serve lab bench bench-test soak
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -42,9 +42,16 @@ lab: setup
 soak: setup   ## kill runs, train for long, damage files (about twenty minutes); see page 11
 	$(PY) benchmarks/soak.py $(ARGS)
 
-# Other libraries' counters, in an environment of their own that borrows PyTorch from .venv
-bench: setup   ## count ten networks with miniai, torchinfo, fvcore and FlopCounterMode; see page 08
-	@test -x .venv-bench/bin/python || $(PY) -m venv .venv-bench
-	$(PY) tools/link_packages.py .venv-bench/bin/python torch torchvision torcheval datasets huggingface_hub pyarrow fastcore matplotlib ipython numpy pillow safetensors tqdm
+# Other libraries, in an environment of their own that borrows PyTorch from .venv
+BENCH := .venv-bench/.installed
+$(BENCH): benchmarks/requirements.txt tools/link_packages.py .venv/.installed
+	@rm -rf .venv-bench && $(PY) -m venv .venv-bench
+	$(PY) tools/link_packages.py .venv-bench/bin/python torch torchvision torcheval datasets huggingface_hub pyarrow matplotlib ipython numpy pillow safetensors filelock tqdm accelerate
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	PYTHONPATH=. .venv-bench/bin/python benchmarks/counts.py
+	@touch $@
+
+bench: setup $(BENCH)   ## beside other libraries: counts (page 08), compare, growth (page Results); WHAT="compare" for some, ARGS="--rounds 1"
+	for o in $(or $(WHAT),counts compare growth); do PYTHONPATH=. .venv-bench/bin/python benchmarks/$$o.py $(ARGS) || exit 1; done
+
+bench-test: setup $(BENCH)   ## the tests of the package in that environment, whose fastcore is newer than the one nbdev allows
+	PYTHONPATH=. .venv-bench/bin/python -m pytest tests/test_xtras.py tests/test_learner.py tests/test_callbacks.py tests/test_datasets.py tests/test_summary.py tests/test_augment.py tests/test_accel.py tests/test_checkpoint.py

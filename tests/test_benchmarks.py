@@ -1,0 +1,38 @@
+"The programs in benchmarks/ that need no other library, and what they wrote"
+import csv, importlib, json, subprocess, sys
+
+import pytest
+from conftest import ROOT
+
+BENCH = ROOT/'benchmarks'
+
+@pytest.fixture(scope='module')
+def compare():
+    sys.path[:0] = [str(BENCH), str(BENCH/'contestants')]
+    yield importlib.import_module('compare')
+    del sys.path[:2]
+
+def test_the_same_work_gives_the_same_numbers(compare):
+    hand,ours = (importlib.import_module(o).fit(compare.mlp(), compare.ready(20, 64, 784), .05, 2) for o in ('by_hand', 'with_miniai'))
+    assert hand==pytest.approx(ours, abs=1e-5)
+
+def test_other_work_is_noticed(compare):
+    found = {'by_hand': dict(overhead_recorded=[2.3, .10], images_recorded=[2.3, .10]), 'with_x': dict(overhead_recorded=[2.3, .10], images_recorded=[2.3, .11])}
+    with pytest.raises(SystemExit, match='with_x .* not the same work'): compare.check(found)
+
+def test_every_contestant_is_in_the_results_in_every_round(compare):
+    res = json.loads((BENCH/'results.json').read_text())
+    assert {(o['contestant'], o['round']) for o in res['rows']}=={(nm, r) for nm in [*compare.CONTESTANTS, 'peak'] for r in range(1, 6)}
+    assert res['machine'] and res['date'] and {'fastai', 'Lightning', 'skorch', 'Keras'}<=set(res['versions'])
+    for r in range(1, 6): compare.check({o['contestant']: o for o in res['rows'] if o['round']==r})
+
+def test_growth_has_all_its_points():
+    sys.path.insert(0, str(BENCH))
+    points = importlib.import_module('growth').POINTS
+    rows = list(csv.DictReader((ROOT/'nbs'/'results'/'growth.csv').open()))
+    for nm,values in points.items(): assert {float(o[nm]) for o in rows if o['varied']==nm}==set(map(float, values)), nm
+
+@pytest.mark.parametrize('nm', ['compare', 'growth'])
+def test_help(nm):
+    res = subprocess.run([sys.executable, BENCH/f'{nm}.py', '--help'], capture_output=True, text=True)
+    assert res.returncode==0 and 'make bench' in res.stdout
