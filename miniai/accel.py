@@ -265,7 +265,7 @@ def from_main(f, *args):
     if res[1] is not None: raise res[1]
     return res[0]
 
-# %% ../nbs/10_accel.ipynb #14772ef2
+# %% ../nbs/10_accel.ipynb #b5789e38
 class _Order:
     "The indices of the batches of a `TensorLoader`, as a batch sampler gives them"
     def __init__(self, dl): self.dl = dl
@@ -279,7 +279,8 @@ class _Parts:
     def __init__(self, sampler, i, n): self.sampler,self.i,self.n,self.sizes = sampler,i,n,[]
     def __len__(self): return len(self.sampler)
     def __iter__(self):
-        batches = from_main(lambda: list(self.sampler))
+        batches = list(self.sampler)        # everybody asks, for a sampler may count its epochs, and everybody takes what process 0 got
+        batches = from_main(lambda: batches)
         self.sizes = [len(o) for o in batches]
         for idx in batches: yield part(idx, self.i, self.n) if len(part(idx, self.i, self.n)) else idx[:1]
 
@@ -301,43 +302,55 @@ class Sharded:
 
 SAME = ('num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator', 'prefetch_factor', 'persistent_workers')
 
-# %% ../nbs/10_accel.ipynb #8171205c
-class _Sum(torch.autograd.Function):
-    "The sum of a tensor over all processes"
-    @staticmethod
-    def forward(ctx, t):
-        t = t.clone()
-        dist.all_reduce(t)
-        return t
-    @staticmethod
-    def backward(ctx, grad): return _Sum.apply(grad.contiguous())
+# %% ../nbs/10_accel.ipynb #6dde5635
+def _summed(*ts):
+    "The sums over all processes of tensors with one dimension"
+    both = torch.cat(ts)
+    dist.all_reduce(both)
+    return both.split([len(o) for o in ts])
 
-# %% ../nbs/10_accel.ipynb #2456d921
+class _WholeBatchNorm(torch.autograd.Function):
+    "Normalise `x`, `(b, c, …)`, with mean and variance over all processes; returns them too, and over how many values they are"
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        ctx.dims,ctx.shape = [o for o in range(x.ndim) if o!=1],[1,-1]+[1]*(x.ndim-2)
+        own = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        n = own.new_tensor([own.numel()/own.shape[1]])
+        var,mean = torch.var_mean(own, ctx.dims, correction=0)
+        total,count = _summed(mean*n, n)
+        whole = total/count
+        whole_var, = _summed((var + (mean-whole)**2)*n/count)
+        scale = torch.rsqrt(whole_var+eps)
+        normed = (own-whole.view(ctx.shape))*scale.view(ctx.shape)
+        ctx.save_for_backward(normed, weight, scale, count)
+        ctx.mark_non_differentiable(whole, whole_var, count)
+        return torch.addcmul(bias.view(ctx.shape), normed, weight.view(ctx.shape)).to(x.dtype),whole,whole_var,count
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        normed,weight,scale,count = ctx.saved_tensors
+        g = grad.to(normed.dtype)
+        by_bias,by_weight = g.sum(ctx.dims),(g*normed).sum(ctx.dims)
+        a,b = ((o/count).view(ctx.shape) for o in _summed(by_bias, by_weight))
+        return ((g - a - normed*b)*(weight*scale).view(ctx.shape)).to(grad.dtype),by_weight,by_bias,None
+
+# %% ../nbs/10_accel.ipynb #c89021fd
 def whole_batch_norm(bn, # `nn.BatchNorm1d`, `2d` or `3d`
                      x # The own part of a batch, `(b, c, …)`
                     ): # as `x`
     "What `bn` does, with mean and variance over the parts of all processes"
     if not (bn.training or bn.running_mean is None): return type(bn).forward(bn, x)
-    dims,shape = [o for o in range(x.ndim) if o!=1],[1,-1]+[1]*(x.ndim-2)
-    own = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    n = own.new_tensor([own.numel()/own.shape[1]])
-    var,mean = torch.var_mean(own, dims, correction=0)
-    total = _Sum.apply(torch.cat([mean*n, n]))
-    whole = total[:-1]/total[-1]
-    whole_var = _Sum.apply((var + (mean-whole)**2)*n)/total[-1]
-    if bn.running_mean is not None: _keep_running(bn, whole.detach(), whole_var.detach()*total[-1].detach()/(total[-1].detach()-1))
-    scale = torch.rsqrt(whole_var+bn.eps) * (1 if bn.weight is None else bn.weight)
-    shift = (0 if bn.bias is None else bn.bias) - whole*scale
-    return (own*scale.view(shape) + shift.view(shape)).to(x.dtype)
+    like = x.new_zeros(x.shape[1], dtype=torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype)
+    weight,bias = (1+like,like) if bn.weight is None else (bn.weight,bn.bias)
+    res,mean,var,count = _WholeBatchNorm.apply(x, weight, bias, bn.eps)
+    if bn.running_mean is not None:
+        bn.num_batches_tracked += 1
+        share = 1/bn.num_batches_tracked if bn.momentum is None else bn.momentum
+        bn.running_mean.lerp_(mean, share)
+        bn.running_var.lerp_(var*count/(count-1), share)
+    return res
 
-def _keep_running(bn, mean, var):
-    "Move the running statistics of `bn` towards `mean` and `var`, each `(c,)`"
-    bn.num_batches_tracked += 1
-    share = 1/bn.num_batches_tracked if bn.momentum is None else bn.momentum
-    bn.running_mean.lerp_(mean, share)
-    bn.running_var.lerp_(var, share)
-
-# %% ../nbs/10_accel.ipynb #a7e43f59
+# %% ../nbs/10_accel.ipynb #36d9d800
 class AccelerateCB(DeviceCB):
     "Train in all processes that `torchrun` has started: each predicts its part of every batch, and the step is that of the whole batch (🤗 Accelerate, `DistributedDataParallel`)"
     def __init__(self, sync_bn:bool=False, # BatchNorm over the whole batch instead of the own part
@@ -345,7 +358,7 @@ class AccelerateCB(DeviceCB):
                 ):
         try: from accelerate import Accelerator
         except ImportError as e: raise ImportError('AccelerateCB needs the package accelerate: pip install accelerate') from e
-        self.sync_bn,self.acc = sync_bn,Accelerator(**kwargs)
+        self.sync_bn,self.acc = sync_bn,Accelerator(**{'mixed_precision': 'no', **kwargs})       # `MixedPrecision` does that
         self.i,self.n = self.acc.process_index,self.acc.num_processes
         super().__init__('cpu' if self.acc.device.type=='cpu' else self.acc.device)
 

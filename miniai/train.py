@@ -22,7 +22,8 @@ from . import __version__
 def parser():
     "The options of `miniai-train`"
     p = argparse.ArgumentParser(prog='miniai-train', description='Train a small ResNet on images, show how it goes, and save the result. '
-        'Without options: Fashion-MNIST, which comes with the package.')
+        'Without options: Fashion-MNIST, which comes with the package.',
+        epilog='Several processes, GPUs or computers: torchrun --standalone --nproc-per-node 2 -m miniai.train, with these options; --bs is then that of all together.')
     def add(nm, help, default=None, shown='%(default)s', **kwargs): p.add_argument(nm, default=default, help=f'{help} (default: {shown})', **kwargs)
     add('--epochs', 'how often to go through the training images', 5, type=int, metavar='N')
     add('--bs', 'images in a batch', 1024, type=int, metavar='N')
@@ -456,6 +457,7 @@ def main(argv=None):
         return 130
     except (ValueError, OSError, MemoryError, FloatingPointError, RuntimeError) as e:
         if not is_main():
+            if isinstance(e, (FloatingPointError, MemoryError)): print(f'miniai-train, process {os.environ["RANK"]}: {e}', file=sys.stderr)   # may happen to one alone
             sleep(3)        # torchrun ends everybody when the first one fails; let the main process say what went wrong
             return 1
         if new and out and Path(out).is_dir() and not any(Path(out).iterdir()): Path(out).rmdir()     # of a run that never began
