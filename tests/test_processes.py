@@ -86,7 +86,7 @@ def test_as_many_processes_as_one_likes_do_what_one_does(tmp_path, one, n, optio
     assert len((tmp_path/'history.csv').read_text().splitlines())==3
 
 def test_without_shared_batch_norm_all_have_the_same_model_and_judge_by_it(tmp_path):
-    res,_ = together(tmp_path, 2, sync_bn=False, bs=50)
+    res,_ = together(tmp_path, 2, sync_bn=False, bs=51)
     a,b = res['everybody']
     assert a[:2]==b[:2] and a[2]==b[2]
 
