@@ -334,7 +334,7 @@ class _WholeBatchNorm(torch.autograd.Function):
         a,b = ((o/count).view(ctx.shape) for o in _summed(by_bias, by_weight))
         return ((g - a - normed*b)*(weight*scale).view(ctx.shape)).to(grad.dtype),by_weight,by_bias,None
 
-# %% ../nbs/10_accel.ipynb #c89021fd
+# %% ../nbs/10_accel.ipynb #cf7400ea
 def whole_batch_norm(bn, # `nn.BatchNorm1d`, `2d` or `3d`
                      x # The own part of a batch, `(b, c, …)`
                     ): # as `x`
@@ -347,14 +347,14 @@ def whole_batch_norm(bn, # `nn.BatchNorm1d`, `2d` or `3d`
         bn.num_batches_tracked += 1
         share = 1/bn.num_batches_tracked if bn.momentum is None else bn.momentum
         bn.running_mean.lerp_(mean, share)
-        bn.running_var.lerp_(var*count/(count-1), share)
+        bn.running_var.lerp_(var*count/(count-1).clamp(min=1), share)
     return res
 
-# %% ../nbs/10_accel.ipynb #36d9d800
+# %% ../nbs/10_accel.ipynb #34b6de91
 class AccelerateCB(DeviceCB):
     "Train in all processes that `torchrun` has started: each predicts its part of every batch, and the step is that of the whole batch (🤗 Accelerate, `DistributedDataParallel`)"
     def __init__(self, sync_bn:bool=False, # BatchNorm over the whole batch instead of the own part
-                 **kwargs # Passed on to `accelerate.Accelerator`; `cpu=True` keeps it off a GPU
+                 **kwargs # Passed on to `accelerate.Accelerator`: `cpu=True` keeps it off a GPU, `kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)]` is for a model that does not use all its parameters at every step
                 ):
         try: from accelerate import Accelerator
         except ImportError as e: raise ImportError('AccelerateCB needs the package accelerate: pip install accelerate') from e
