@@ -457,8 +457,8 @@ def main(argv=None):
         return 130
     except (ValueError, OSError, MemoryError, FloatingPointError, RuntimeError) as e:
         if not is_main():
-            if isinstance(e, (FloatingPointError, MemoryError)): print(f'miniai-train, process {os.environ["RANK"]}: {e}', file=sys.stderr)   # may happen to one alone
             sleep(3)        # torchrun ends everybody when the first one fails; let the main process say what went wrong
+            print(f'miniai-train, process {os.environ["RANK"]}: {type(e).__name__}: {e}', file=sys.stderr)      # it happened here alone
             return 1
         if new and out and Path(out).is_dir() and not any(Path(out).iterdir()): Path(out).rmdir()     # of a run that never began
         full = isinstance(e, MemoryError) or 'Memory ran out' in str(e)

@@ -1,5 +1,5 @@
 "Several processes that train together: the same numbers as one, and everything shown and written once"
-import json, os, subprocess, sys
+import json, os, shutil, signal, subprocess, sys
 
 import pytest, torch
 import torch.nn.functional as F
@@ -112,6 +112,23 @@ def test_the_command_notices_that_there_are_two(tmp_path):
     found = torchrun(2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--lr', -1, cwd=tmp_path)
     assert found.returncode and found.stderr.count('the learning rate should be a number above 0')==1
     assert not list((tmp_path/'runs').iterdir())        # the folder of a run that never began
+
+def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(tmp_path):
+    cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m', 'miniai.train', '--limit', '600', '--epochs', '12', '--bs', '100', '--device', 'cpu', '--out', 'run']
+    with subprocess.Popen(cmd, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}) as p:
+        for line in p.stdout:
+            if line.startswith('epoch 2 '): break
+        p.send_signal(signal.SIGINT)
+        err = p.communicate(timeout=120)[1]
+    assert err.count('To go on: miniai-train --resume run')==1, err[-3000:]
+    shutil.copytree(tmp_path/'run', tmp_path/'alone')
+    options = json.loads((tmp_path/'run'/'options.json').read_text())
+    two = torchrun(2, '-m', 'miniai.train', '--resume', 'run', cwd=tmp_path)
+    one = subprocess.run([sys.executable, '-m', 'miniai.train', '--resume', 'alone', '--quiet'], capture_output=True, text=True, cwd=tmp_path)
+    for res,where in ((two, 'run'), (one, 'alone')):
+        assert res.returncode==0, res.stderr[-3000:]
+        rows = (tmp_path/where/'metrics.csv').read_text().splitlines()
+        assert len(rows)==1+options['epochs'] and [int(o.split(',')[0]) for o in rows[1:]]==list(range(1, 13))
 
 # in this process -------------------------------------------------------------------------------------------
 
