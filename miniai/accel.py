@@ -7,7 +7,7 @@ __all__ = ['SAME', 'ChannelsLast', 'Around', 'AroundCB', 'unwrapped', 'GradAccum
            'Compile', 'keep_memory', 'KeepMemory', 'fast', 'part', 'from_main', 'Sharded', 'whole_batch_norm',
            'AccelerateCB']
 
-# %% ../nbs/10_accel.ipynb #4faa32d1
+# %% ../nbs/10_accel.ipynb #e347c1c5
 import ctypes, platform
 from functools import partial
 from numbers import Real
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import distributed as dist
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from .activations import HooksCallback
 from .conv import def_device
@@ -284,13 +284,14 @@ class _Parts:
         self.sizes = [len(o) for o in batches]
         for idx in batches: yield part(idx, self.i, self.n) if len(part(idx, self.i, self.n)) else idx[:1]
 
-# %% ../nbs/10_accel.ipynb #5fa9612c
+# %% ../nbs/10_accel.ipynb #de74ff66
 class Sharded:
     "The loader `dl` (a `TensorLoader` or a stock `DataLoader`), but only the part of each batch that falls to process `i` of `n`"
     def __init__(self, dl, i, n):
         self.dl,self.stock = dl,isinstance(dl, DataLoader)
         if not (isinstance(dl, TensorLoader) or self.stock and dl.batch_sampler is not None and not isinstance(dl.dataset, IterableDataset)):
             raise TypeError(f'{type(dl).__name__} cannot be divided among processes: that takes a TensorLoader, or a DataLoader that makes its batches from indices')
+        if isinstance(getattr(dl, 'sampler', None), DistributedSampler): raise TypeError('This loader gives a part of the data already (DistributedSampler); AccelerateCB divides each batch itself, so leave the sampler away')
         self.parts = _Parts(dl.batch_sampler if self.stock else _Order(dl), i, n)
         if self.stock: self.loader = DataLoader(dl.dataset, batch_sampler=self.parts, **{k: getattr(dl, k) for k in SAME})
 
@@ -350,7 +351,7 @@ def whole_batch_norm(bn, # `nn.BatchNorm1d`, `2d` or `3d`
         bn.running_var.lerp_(var*count/(count-1).clamp(min=1), share)
     return res
 
-# %% ../nbs/10_accel.ipynb #34b6de91
+# %% ../nbs/10_accel.ipynb #9e1709ae
 class AccelerateCB(DeviceCB):
     "Train in all processes that `torchrun` has started: each predicts its part of every batch, and the step is that of the whole batch (🤗 Accelerate, `DistributedDataParallel`)"
     def __init__(self, sync_bn:bool=False, # BatchNorm over the whole batch instead of the own part
@@ -367,6 +368,7 @@ class AccelerateCB(DeviceCB):
             if isinstance(cb, DeviceCB) and cb is not self: raise ValueError('AccelerateCB knows the device of each process; leave the DeviceCB away')
         super().before_fit(learn)
         self.ddp,self.bare,self.shards,self.normed,self.saved = None,None,{},[],None
+        if self.n>1: self.begin_together(learn)
         if self.i: set_seed(torch.initial_seed()+self.i)        # crops and dropout shall differ; the order comes from process 0
         if self.sync_bn and self.n>1: self.share_batch_norm(learn.model)
 
@@ -377,7 +379,7 @@ class AccelerateCB(DeviceCB):
         if not learn.training:
             for b in learn.model.buffers(): dist.broadcast(b, 0)        # without sync_bn everybody has statistics of his own
 
-# %% ../nbs/10_accel.ipynb #0e63e9eb
+# %% ../nbs/10_accel.ipynb #6f8850e0
 @patch
 def before_batch(self:AccelerateCB, learn):
     super(AccelerateCB, self).before_batch(learn)
@@ -408,6 +410,19 @@ def cleanup_fit(self:AccelerateCB, learn):
     self.acc.free_memory()
 
 @patch
+def begin_together(self:AccelerateCB, learn):
+    "All begin with the weights of process 0; raise if the loss is no mean over the items"
+    f = learn.loss_func
+    kw = {o: getattr(f, o, getattr(f, 'keywords', {}).get(o)) for o in ('reduction', 'weight')}
+    if kw['reduction'] not in (None, 'mean') or kw['weight'] is not None:
+        raise ValueError('AccelerateCB puts the loss together from the parts of a batch, so it should be a plain mean over the items, without weights for the classes')
+    with torch.no_grad():
+        for t in (*learn.model.parameters(), *learn.model.buffers()):
+            whole = t.detach().contiguous()
+            dist.broadcast(whole, 0)
+            t.copy_(whole)
+
+@patch
 def collect(self:AccelerateCB, x):
     "The `x` of all processes, as a list"
     res = [x]*self.n
@@ -421,7 +436,7 @@ def share_batch_norm(self:AccelerateCB, model):
             m.forward = MethodType(whole_batch_norm, m)
             self.normed.append(m)
 
-# %% ../nbs/10_accel.ipynb #1eaa281b
+# %% ../nbs/10_accel.ipynb #e65c0170
 class _Whole(tuple):
     "A batch whose targets are those of all processes, and whose inputs are the own part; `n_items` belong to it in all"
 
@@ -430,8 +445,12 @@ def gather(self:AccelerateCB, x):
     "The tensors in `x`, each the own part of a batch, as those of the whole batch"
     sizes = [len(part(range(self.size), i, self.n)) for i in range(self.n)]
     most,own = max(sizes),sizes[self.i]
+    ours = []
+    map_tensors(lambda t: ours.append(bool(t.ndim) and len(t)==max(own, 1)), x)
+    if min(sizes)<most: ours = [all(o) for o in zip(*self.collect(ours))]       # by its length a tensor may look like a part to one process only
+    ours = iter(ours)
     def whole(t):
-        if not t.ndim or len(t)!=max(own, 1): return t
+        if not next(ours): return t
         t = t.detach().contiguous()
         if len(t)<most: t = torch.cat([t, t[-1:].expand(most-len(t), *t.shape[1:])])
         return torch.cat([o[:k] for o,k in zip(self.acc.gather(t).split(most), sizes)])

@@ -641,7 +641,7 @@ class SaveHistoryCB(Callback):
     in_trial = False
     def __init__(self, path): self.path = Path(path)
     def before_fit(self, learn):
-        if not self.path.parent.is_dir(): raise FileNotFoundError(f'There is no folder {self.path.parent} to write {self.path.name} to')
+        if is_main() and not self.path.parent.is_dir(): raise FileNotFoundError(f'There is no folder {self.path.parent} to write {self.path.name} to')
     def after_epoch(self, learn):
         if is_main(): learn.history.to_csv(self.path)
 
