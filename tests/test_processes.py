@@ -1,10 +1,11 @@
 "Several processes that train together: the same numbers as one, and everything shown and written once"
 import json, os, shutil, signal, subprocess, sys
+from functools import partial
 
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 from miniai.accel import AccelerateCB, Sharded, part, whole_batch_norm
 from miniai.datasets import DataLoaders, TensorLoader
@@ -149,6 +150,16 @@ class Stream(IterableDataset):
 @pytest.mark.parametrize('dl', [DataLoader(Stream()), DataLoader(TensorDataset(torch.randn(4, 1)), batch_size=None), [torch.randn(2, 2)]])
 def test_what_cannot_be_divided_is_refused(dl):
     with pytest.raises(TypeError, match='cannot be divided among processes'): Sharded(dl, 0, 2)
+
+def test_a_loader_that_is_divided_already_is_refused():
+    data = TensorDataset(torch.randn(8, 1))
+    dl = DataLoader(data, 4, sampler=DistributedSampler(data, num_replicas=2, rank=0))
+    with pytest.raises(TypeError, match='leave the sampler away'): Sharded(dl, 0, 2)
+
+@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss(reduction='sum'), nn.CrossEntropyLoss(weight=torch.ones(3)), partial(F.cross_entropy, reduction='sum')])
+def test_a_loss_that_is_no_mean_is_refused(dls, loss):
+    cb = AccelerateCB(cpu=True)
+    with pytest.raises(ValueError, match='plain mean over the items'): cb.begin_together(TrainLearner(nn.Linear(4, 3), dls, loss, cbs=cb))
 
 def test_one_process_is_an_ordinary_training(dls):
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
