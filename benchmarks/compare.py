@@ -140,7 +140,7 @@ def main(args):
         check(found)
         rows += [dict(contestant=nm, round=r+1, **found[nm]) for nm in names]
     print(table(rows, names))
-    res = dict(command='python benchmarks/compare.py', machine=args.machine, date=time.strftime('%Y-%m-%d'), python=platform.python_version(), threads=os.cpu_count(),
+    res = dict(command='python benchmarks/compare.py', machine=args.machine, date=time.strftime('%Y-%m-%d'), python=platform.python_version(), cores=os.cpu_count(),
                versions={o['name']: o['version'] for o in rows if o['round']==1}, fastcore=version('fastcore'), units=UNITS, macs=MACS, rows=rows)
     args.out.write_text(json.dumps(res, indent=1, ensure_ascii=False)+'\n')
     print(f'\nWrote {args.out}')

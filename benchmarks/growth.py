@@ -29,9 +29,9 @@ def measure(images, bs, width, size):
     from miniai.resnet import act_gr, get_resnet
     from miniai.xtras import set_seed
     set_seed(0)
-    x,y = (getattr(get_dls(bs=bs).train, o) for o in 'xy')
-    times = -(-images//len(x))
-    x,y = x.repeat(times, 1, 1, 1)[:images],y.repeat(times)[:images]
+    dl = get_dls().train
+    times = -(-images//len(dl.x))
+    x,y = dl.x.repeat(times, 1, 1, 1)[:images],dl.y.repeat(times)[:images]
     if size!=28: x = F.interpolate(x.float(), size=size, mode='bilinear').to(torch.uint8)
     before,model = peak(),get_resnet(act_gr, [int(o*width) for o in (8,16,32,64,128,256)], norm=nn.BatchNorm2d, device='cpu')
     cbs,opt_kwargs,_ = fast('cpu')
@@ -68,7 +68,7 @@ def main(args):
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('what', nargs='*', choices=[[], *POINTS], help=f'what is varied: {", ".join(POINTS)} (default: all of them)')
-    p.add_argument('--rounds', type=int, default=3, help='how often each point is measured (default: %(default)s)')
+    p.add_argument('--rounds', type=int, default=2, help='how often each point is measured (default: %(default)s)')
     p.add_argument('--out', type=Path, default=RESULTS, help='default: %(default)s')
     p.add_argument('--machine', default=f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores', help='what it runs on, in words')
     p.add_argument('--one', nargs=4, type=float, help=argparse.SUPPRESS)

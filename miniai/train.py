@@ -97,21 +97,20 @@ def write_json(x, path):
     with replacing(path) as tmp: tmp.write_text(json.dumps(x, indent=1, ensure_ascii=False), encoding='utf-8')
 
 # %% ../nbs/13_train.ipynb #96720865
-def get_learner(dls, device, epochs, lr, callbacks, fast=True):
-    "A learner of the default network for `dls`: AdamW, 1cycle, a guard against diverging, and with `fast` what is fast on `device`"
+def get_learner(dls, place, epochs, lr, callbacks, fast=True):
+    "A learner of the default network for `dls`, where the callback `place` says: AdamW, 1cycle, a guard against diverging, and with `fast` what is fast there"
     from functools import partial
     import torch.nn.functional as F
     from torch.optim import AdamW, lr_scheduler
     from miniai import accel
     from miniai.init import init_weights
-    from miniai.learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner
+    from miniai.learner import Accuracy, MetricsCB, TerminateOnNaN, TrainLearner
     from miniai.sgd import BatchSchedCB
     config = model_config(dls.train.x.shape[1], len(dls.classes))
-    model = build_model(config).apply(partial(init_weights, leaky=config['leak'])).to(device)
-    quick,opt_kwargs,_ = accel.fast(device) if fast else ([accel.ChannelsLast()], {}, '')
+    model = build_model(config).apply(partial(init_weights, leaky=config['leak'])).to(place.device)
+    quick,opt_kwargs,_ = accel.fast(place.device) if fast else ([accel.ChannelsLast()], {}, '')
     sched = BatchSchedCB(partial(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=epochs*len(dls.train)))
-    place = [] if any(isinstance(o, DeviceCB) for o in callbacks) else [DeviceCB(device)]
-    cbs = [*place, MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *quick, *callbacks]
+    cbs = [place, MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *quick, *callbacks]
     return TrainLearner(model, dls, F.cross_entropy, lr, cbs, partial(AdamW, **opt_kwargs))
 
 # %% ../nbs/13_train.ipynb #e3ac31d4
@@ -176,7 +175,7 @@ def run_training(epochs=5, bs=1024, lr=2e-2, seed=42, device=None, limit=None, d
         if not resume: from_main(check_new, out, checkpoints)
         dls = get_data(data, bs, size, limit, label, out)
         set_seed(seed)
-        learn = get_learner(dls, device, epochs, lr, [place, SaveHistoryCB(out/'metrics.csv'), checkpoints] + [ProgressCB()]*(not quiet), fast)
+        learn = get_learner(dls, place, epochs, lr, [SaveHistoryCB(out/'metrics.csv'), checkpoints] + [ProgressCB()]*(not quiet), fast)
         if not quiet:
             print(describe(dls, device, epochs, bs, lr, seed, out, fast), '\n')
             print(summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
@@ -466,12 +465,11 @@ def main(argv=None):
         print(f'miniai-train: {e}' + '. Try a smaller --bs'*(isinstance(e, RuntimeError) and full), file=sys.stderr)
         if isinstance(e, FloatingPointError): print(_so_far(out)[0], file=sys.stderr)
         return 1
-    mine = is_main()
+    if is_main():
+        r = run.config['result']
+        if not args['quiet'] and not finished: print(f'\nWrote metrics.csv, curve.png, model.safetensors and config.json to {out}')
+        print(f"{r['split'].capitalize()} accuracy {r['accuracy']:.4f} on {r['images']:,} images ({out})")
     leave()
-    if not mine: return 0
-    r = run.config['result']
-    if not args['quiet'] and not finished: print(f'\nWrote metrics.csv, curve.png, model.safetensors and config.json to {out}')
-    print(f"{r['split'].capitalize()} accuracy {r['accuracy']:.4f} on {r['images']:,} images ({out})")
     return 0
 
 def leave():
