@@ -467,13 +467,13 @@ def _hold_out(ds, label, valid):
     "`ds` cut into train and valid"
     n = max(1, int(valid*len(ds))) if isinstance(valid, float) and 0<valid<1 else valid
     if isinstance(n, bool) or not isinstance(n, Integral) or not 0<n<len(ds):
-        raise ValueError(f'valid={valid!r}: give a number of images from 1 to {len(ds)-1:,}, or a share between 0 and 1')
+        raise ValueError(f'valid={valid!r}: give a number of images from 1 to {len(ds)-1:,}, a share between 0 and 1, or 0 for none at all')
     return dict(zip(('valid','train'), _choose(ds, label, n)))
 
 # %% ../nbs/01_datasets.ipynb #ba1ef8ad
 def choose_splits(dd, # A `DatasetDict`
                   label:str, # Its label column
-                  valid=None, # To cut out of the training split: a number of images, or a share; `None`: watch the split that is there, or a tenth
+                  valid=None, # To cut out of the training split: a number of images, or a share; `0`: watch nothing; `None`: watch the split that is there, or a tenth
                   limit:int=None, # Use at most this many images to train and to watch
                   keep_test:bool=False # Never watch the test split: without one for validation, hold out a tenth
                  ): # dict of `datasets.Dataset`s (or `None`) named train, valid and test
@@ -483,8 +483,9 @@ def choose_splits(dd, # A `DatasetDict`
     parts = dict(train=dd['train'], valid=dd.get(watch), test=dd.get(test))
     if valid is not None and not test: parts['test'] = parts['valid']
     if parts['test'] is not None and set(parts['test'][label][:])=={-1}: parts['test'] = None
-    if valid is not None or watch is None: parts.update(_hold_out(parts['train'], label, .1 if valid is None else valid))
-    if limit is not None: parts.update({k: _choose(parts[k], label, min(limit, len(parts[k])))[0] for k in ('train','valid')})
+    if valid==0 and valid is not False: parts['valid'] = None
+    elif valid is not None or watch is None: parts.update(_hold_out(parts['train'], label, .1 if valid is None else valid))
+    if limit is not None: parts.update({k: _choose(parts[k], label, min(limit, len(parts[k])))[0] for k in ('train','valid') if parts[k]})
     return parts
 
 # %% ../nbs/01_datasets.ipynb #cf73e7ce
@@ -559,7 +560,7 @@ def _tensors(parts, image, label, size, classes, pixels=None):
 # %% ../nbs/01_datasets.ipynb #167af703
 def get_dls(name:str='fashion_mnist', # Embedded Fashion-MNIST, or a hub name, or a folder
             bs:int=1024, # Images in a batch
-            valid=None, # To cut out of the training split: a number of images, or a share; `None`: watch the split that is there, or a tenth
+            valid=None, # To cut out of the training split: a number of images, or a share; `0`: watch nothing; `None`: watch the split that is there, or a tenth
             size=None, # Pixels: an integer for squares, or `(h, w)`; `None` keeps the images as they are
             image:str=None, # The image column, where its type does not tell
             label:str=None, # The label column, likewise
