@@ -1,176 +1,190 @@
 #!/usr/bin/env python3
-"""Recipes for Fashion-MNIST: how accurate a network becomes, in how many seconds.
+"""What page 12 shows beside the runs of miniai-train: what each part of its recipe buys, and how long the course's recipe takes.
 
-    python benchmarks/recipes.py                   every variant, seeds 0 and 1, into nbs/results/recipes.csv (hours on two cores)
-    python benchmarks/recipes.py base wide         some of them; --seeds 0 1 2, --epochs 12
-    python benchmarks/recipes.py base --test       train on all 60,000 pictures and look at the test set: for what was chosen, once
+    python benchmarks/recipes.py parts              one thing changed at a time, 5 epochs, into nbs/results/recipes.csv (an hour on one core)
+    python benchmarks/recipes.py parts "no flips"   some of them; --seeds 0 1 2
+    python benchmarks/recipes.py race               epochs of the course's recipe, and in between five runs of --recipe 94, into nbs/results/race.csv
+    python benchmarks/recipes.py course             the course's recipe to its end, in bfloat16, and then the test set, into nbs/results/course.csv
 
-Variants are compared on 10,000 pictures held out from the training set (the other 50,000 are trained on). A row for each run: accuracy plain, with
-the mirror image, and with that and four shifts by a pixel; the seconds of training alone, and what they depend on. Runs that are in the file are not
-repeated, so an interrupted call can be given again.
+Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at the end of a race and of the course's recipe. A row for each
+run (in the race: for each epoch of the course's recipe, and for each run). What is in the file is not run again; delete the file to have it made afresh.
 """
-import argparse, csv, json, os, platform, sys, time
+import argparse, csv, json, platform, shutil, subprocess, sys, time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn, optim
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import OneCycleLR
 
+from miniai import recipes
 from miniai.accel import fast
-from miniai.augment import hflip, rand_crop, rand_erase
+from miniai.augment import RandCrop, RandFlip, TTACB, tfm_batch
+from miniai.conv import conv, def_device
 from miniai.datasets import DataLoaders, TensorLoader, get_dls
-from miniai.init import BatchTransformCB
-from miniai.learner import Accuracy, Callback, DeviceCB, MetricsCB, ProgressCB, TerminateOnNaN, TrainLearner
+from miniai.init import BatchTransformCB, init_weights
+from miniai.learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner
+from miniai.recipes import RECIPES, recipe_learner
+from miniai.resnet import ResBlock, act_gr, get_resnet
 from miniai.sgd import BatchSchedCB
 from miniai.summary import summarize
 from miniai.xtras import set_seed
 
-RESULTS = Path(__file__).resolve().parent.parent/'nbs'/'results'/'recipes.csv'
-MEAN,STD = .2860,.3530
+FOLDER = Path(__file__).resolve().parent.parent/'nbs'/'results'
 
-# the network -----------------------------------------------------------------------------------------------
+# what each part buys -----------------------------------------------------------------------------------------------
 
-def whitening(x, ks=4, stride=2, eps=1e-2):
-    "Filters `(2*ks*ks, 1, ks, ks)` whose answers to patches of the images `x` are uncorrelated and alike in size, each with both signs"
-    patches = F.unfold(x, ks, stride=stride).transpose(1, 2).reshape(-1, ks*ks)
-    size,direction = torch.linalg.eigh(patches.T@patches/len(patches))
-    w = (direction/(size+eps).sqrt()).T.reshape(-1, 1, ks, ks)
-    return torch.cat([w, -w])
+BASE = RECIPES['5-epochs']
 
-class Residual(nn.Module):
-    def __init__(self, *layers):
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-    def forward(self, x): return x + self.layers(x)
+def learnt_stem(learn):
+    "The first layer as it would be without whitening"
+    stem = learn.model[0]
+    stem.reset_parameters()
+    stem.weight.requires_grad_(True)
 
-class Head(nn.Module):
-    "The highest value of each channel, and a linear layer whose answers are made smaller"
-    def __init__(self, ni, no, scale):
-        super().__init__()
-        self.linear,self.scale = nn.Linear(ni, no, bias=False),scale
-    def forward(self, x): return self.linear(x.amax((2, 3)))*self.scale
+def random_flips(learn, p=.5):
+    dl = learn.dls.train
+    learn.dls.train = TensorLoader(dl.x, dl.y, dl.bs, dl.shuffle, dl.mean, dl.std, dl.drop_last)
+    learn.cbs.append(BatchTransformCB(partial(tfm_batch, tfm_x=RandFlip(p)), on_val=False))
 
-def build(images, nfs=(64, 128, 256), res=(0, 0, 1), down='pool', scale=1/8, dirac=True):
-    "A network for the normalised `images`, which are whitened first"
-    w = whitening(images)
-    stem = nn.Conv2d(1, len(w), 4, 2, 1)
-    stem.weight.data.copy_(w)
-    stem.weight.requires_grad_(False)
-    nn.init.zeros_(stem.bias)
-    layers,ni = [stem, nn.ReLU()],len(w)
-    def conv(ni, nf, stride=1):
-        c = nn.Conv2d(ni, nf, 3, stride, 1, bias=False)
-        if dirac: nn.init.dirac_(c.weight.data[:ni])
-        return c
-    for i,(nf,n) in enumerate(zip(nfs, res)):
-        pool = [nn.MaxPool2d(2)] if i and down=='pool' else []
-        layers += [conv(ni, nf, 2 if i and down=='stride' else 1), *pool, nn.BatchNorm2d(nf, momentum=.4), nn.ReLU()]
-        layers += [Residual(conv(nf, nf), nn.BatchNorm2d(nf, momentum=.4), nn.ReLU()) for _ in range(n)]
-        ni = nf
-    return nn.Sequential(*layers, Head(ni, 10, scale))
+class Average(nn.Module):
+    def forward(self, x): return x.mean((2, 3))
 
-# the training ----------------------------------------------------------------------------------------------
+def average_head(learn): learn.model[-2] = Average()
 
-class FlipInTurn(TensorLoader):
-    "Shows each image in turn as it is and mirrored; half of them begin with the one, half with the other"
-    epoch = 0
-    def order(self):
-        self.epoch += 1
-        return super().order()
-    def batch(self, idx):
-        xb,yb = super().batch(idx)
-        first = torch.rand(len(self.x), generator=torch.Generator().manual_seed(0))<.5
-        mirrored = first[idx]^bool(self.epoch%2)
-        return torch.where(mirrored[:,None,None,None], xb.flip(3), xb),yb
+def slow_norms(learn):
+    for m in learn.model.modules():
+        if isinstance(m, nn.BatchNorm2d): m.momentum = .1
 
-class SmallAtFirst(Callback):
-    "Trains on images of `size` pixels for the first `share` of the batches"
-    def __init__(self, size, share): self.size,self.share = size,share
-    def before_batch(self, learn):
-        if learn.training and (learn.epoch + learn.iter/len(learn.dls.train))/learn.n_epochs < self.share:
-            learn.batch = F.interpolate(learn.batch[0], size=self.size, mode='bilinear', antialias=True),*learn.batch[1:]
+def dirac(learn):
+    "Convolutions that begin by handing on their first channels (Zagoruyko & Komodakis, arXiv:1706.00388)"
+    for m in learn.model.modules():
+        if isinstance(m, nn.Conv2d) and m.weight.requires_grad: nn.init.dirac_(m.weight.data[:m.in_channels])
 
-def triangle(step, total, warm): return min(step/(warm*total), (total-step)/((1-warm)*total))
+def adamw(learn, lr=1e-2):
+    fused = fast(def_device)[1]
+    learn.lr,learn.opt_func = lr,partial(optim.AdamW, **fused)
+    i = next(i for i,o in enumerate(learn.cbs) if isinstance(o, BatchSchedCB))
+    learn.cbs[i] = BatchSchedCB(partial(OneCycleLR, max_lr=lr, total_steps=BASE.epochs*len(learn.dls.train)))
 
-BASE = dict(epochs=8, bs=512, lr=.5, momentum=.9, wd=5e-4, smooth=.2, pad=2, flip='turn', warm=.2, erase=0, small=None, nfs=[64, 128, 256], res=[0, 0, 1], down='pool', dirac=True)
+def page07(learn):
+    "The ResNet of page 07, with the optimiser and rate that it has there: nearly as many multiplications, most of them on small images with many channels"
+    learn.model = get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu').apply(partial(init_weights, leaky=.1))
+    adamw(learn, lr=2e-2)
 
-def data(test):
-    "Images and labels to train and to judge: 50,000 and 10,000 of the training set, or all of it and the test set"
-    dls = get_dls() if test else get_dls(valid=10_000)
-    return (dls.train.x, dls.train.y),(dls.valid.x, dls.valid.y)
+def nothing(learn): pass
 
-def run(o, seed, test=False):
-    "Train with the settings `o`; what came out, as a dict"
-    (x,y),judged = data(test)
-    norm = dict(mean=MEAN, std=STD)
-    loader = {'turn': FlipInTurn, 'none': TensorLoader}[o['flip']](x, y, o['bs'], shuffle=True, drop_last=True, **norm)
+# name: the recipe, and what is done to its learner
+PARTS = {'the recipe': (BASE, nothing),
+         'ResNet of page 07, AdamW': (BASE, page07),
+         'first layer learnt': (BASE, learnt_stem),
+         'average head': (BASE, average_head),
+         'BatchNorm momentum 0.1': (BASE, slow_norms),
+         'AdamW': (BASE, adamw),
+         'no label smoothing': (replace(BASE, smooth=0.), nothing),
+         'random flips': (BASE, random_flips),
+         'no flips': (BASE, partial(random_flips, p=0.)),
+         'crops too': (replace(BASE, pad=1), nothing),
+         'dirac init': (BASE, dirac)}
+
+def judge(learn):
+    "On the validation images: loss, and accuracy plain and with the mirror images"
+    judge = TrainLearner(learn.model, DataLoaders(None, learn.dls.valid), nn.CrossEntropyLoss(), cbs=[DeviceCB(), MetricsCB(accuracy=Accuracy())])
+    plain,mirror = (judge.fit(1, train=False, cbs=cbs)[0] for cbs in (None, TTACB()))
+    return dict(valid_loss=round(plain['valid_loss'], 5), plain_accuracy=round(plain['valid_accuracy'], 4), valid_accuracy=round(mirror['valid_accuracy'], 4))
+
+def train_part(variant, seed, dls):
+    recipe,change = PARTS[variant]
     set_seed(seed)
-    images = TensorLoader(x, y, 5_000, **norm).batch(slice(0, 5_000))[0]
-    model = build(images, o['nfs'], o['res'], o['down'], dirac=o['dirac'])
-    macs = summarize(model, images[:1]).total_macs
-    cbs,opt_kwargs,_ = fast('cpu')
-    decayed = [p for p in model.parameters() if p.ndim>1 and p.requires_grad]
-    rest = [p for p in model.parameters() if p.ndim==1 and p.requires_grad]
-    def opt(_, lr): return optim.SGD([dict(params=decayed, weight_decay=o['wd']), dict(params=rest)], lr, o['momentum'], nesterov=True, **opt_kwargs)
-    total = o['epochs']*len(loader)
-    sched = BatchSchedCB(partial(LambdaLR, lr_lambda=partial(triangle, total=total, warm=o['warm'])))
-    if o['pad']: cbs = [*cbs, BatchTransformCB(lambda b: (rand_crop(b[0], o['pad']), b[1]), on_val=False)]
-    if o['erase']: cbs = [*cbs, BatchTransformCB(lambda b: (rand_erase(b[0], o['erase']), b[1]), on_val=False)]
-    if o['small']: cbs = [*cbs, SmallAtFirst(*o['small'])]
-    learn = TrainLearner(model, DataLoaders(loader, None), partial(F.cross_entropy, label_smoothing=o['smooth']), o['lr'],
-                         [DeviceCB('cpu'), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, ProgressCB(), *cbs], opt)
-    start = time.perf_counter()
-    learn.fit(o['epochs'], valid=False)
-    seconds = time.perf_counter()-start
-    acc = accuracies(model, TensorLoader(*judged, 1_000, **norm))
-    return dict(accuracy=acc[0], accuracy_flip=acc[1], accuracy_shifts=acc[2], seconds=round(seconds, 1), images_a_second=round(total*o['bs']/seconds),
-                params=sum(p.numel() for p in model.parameters()), macs=macs)
+    learn = recipe_learner(recipe, dls)
+    change(learn)
+    cost = summarize(learn.model, dls.valid.batch(slice(0, 1))[0].to(def_device))
+    learn.model.to(def_device)
+    start = time.process_time()
+    history = learn.fit(recipe.epochs, valid=False)
+    seconds = sum(o['time'] for o in history.rows)
+    return dict(epochs=recipe.epochs, macs=cost.total_macs, params=cost.total_params, seconds=round(seconds, 1), cpu_seconds=round(time.process_time()-start, 1), **judge(learn))
 
-@torch.no_grad()
-def accuracies(model, dl):
-    "Plain, with the mirror image, and with both shifted by a pixel to four sides (at half the weight)"
-    model.eval()
-    right = torch.zeros(3)
-    def predict(x):
-        with torch.autocast('cpu', torch.bfloat16): return model(x.contiguous(memory_format=torch.channels_last)).float()
-    for x,y in dl:
-        plain = predict(x)
-        both = plain + predict(hflip(x))
-        padded,more = F.pad(x, (1,)*4, value=-MEAN/STD),both
-        for i,j in ((0, 0), (2, 2), (0, 2), (2, 0)):
-            s = padded[:,:,i:i+28,j:j+28]
-            more = more + .5*(predict(s) + predict(hflip(s)))
-        right += torch.tensor([(o.argmax(1)==y).sum() for o in (plain, both, more)])
-    return [round(o.item()/len(dl.x), 4) for o in right]
+def parts(path, names, seeds):
+    done,dls = {(o['variant'], int(o['seed'])) for o in read(path)},get_dls(bs=1000, valid=10_000)
+    for seed in seeds:
+        for variant in names or PARTS:
+            if (variant, seed) not in done: write(path, dict(variant=variant, seed=seed, **train_part(variant, seed, dls), **about()))
 
-VARIANTS = {'base': {}, 'no residual block': dict(res=[0, 0, 0]), 'two residual blocks': dict(res=[0, 1, 1]), 'strided': dict(down='stride'), 'strided, two residual blocks': dict(down='stride', res=[0, 1, 1]),
-            'narrow': dict(nfs=[48, 96, 192]), 'six epochs': dict(epochs=6), 'small at first': dict(small=[20, .5]),
-            'no flip': dict(flip='none'), 'smooth 0.1': dict(smooth=.1), 'no dirac': dict(dirac=False), 'erase': dict(erase=.2)}
+# the course's recipe -------------------------------------------------------------------------------------------------
 
-def main(args):
-    torch.set_num_threads(args.threads)
-    for nm in args.variant or VARIANTS:
-        o = {**BASE, **VARIANTS[nm], **({'epochs': args.epochs} if args.epochs else {})}
-        for seed in args.seeds:
-            old = list(csv.DictReader(args.out.open())) if args.out.exists() else []
-            key = dict(variant=nm, split='test' if args.test else 'valid', seed=str(seed), settings=json.dumps(o))
-            if any(all(r[k]==v for k,v in key.items()) for r in old): continue
-            res = dict(**key, **run(o, seed, args.test), threads=torch.get_num_threads(), torch=torch.__version__, machine=args.machine, date=time.strftime('%Y-%m-%d'))
-            print({k: res[k] for k in ('variant', 'split', 'seed', 'accuracy', 'accuracy_flip', 'accuracy_shifts', 'seconds', 'images_a_second')}, flush=True)
-            with args.out.open('w', newline='') as f:
-                w = csv.DictWriter(f, list(res))
-                w.writeheader()
-                w.writerows([*old, res])
+def course_model():
+    "The wide ResNet of the course's notebook on augmentation"
+    nfs = 16,32,64,128,256,512
+    blocks = [ResBlock(1, 16, ks=5, stride=1, act=act_gr, norm=nn.BatchNorm2d)] + [ResBlock(a, b, act=act_gr, norm=nn.BatchNorm2d) for a,b in zip(nfs, nfs[1:])]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(512, 10, bias=False), nn.BatchNorm1d(10)).apply(partial(init_weights, leaky=.1))
+
+def course_learner(epochs=20, quick=False):
+    "Its recipe: AdamW, 1cycle up to 0.01, batches of 1,024, crops by a pixel and flips; float32, or with what is fast here"
+    dls = get_dls(bs=1024)
+    sched = BatchSchedCB(partial(OneCycleLR, max_lr=1e-2, total_steps=epochs*len(dls.train)))
+    tfm = BatchTransformCB(partial(tfm_batch, tfm_x=nn.Sequential(RandCrop(1), RandFlip())), on_val=False)
+    cbs,kwargs,_ = fast(def_device) if quick else ([], {}, '')
+    return TrainLearner(course_model(), dls, nn.CrossEntropyLoss(), 1e-2, [DeviceCB(), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), tfm, sched, *cbs], partial(optim.AdamW, **kwargs))
+
+def course_epoch():
+    "One epoch, in float32, in a process of its own; its seconds"
+    code = 'from recipes import *; set_seed(0); print(course_learner().fit(1, valid=False)[0]["time"])'
+    return float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.split()[-1])
+
+def race(path, seeds, epochs=2):
+    "An epoch of the course's recipe before the first, and one after the last of the runs of `--recipe 94`; the whole command is timed too"
+    done,folder = {(o['what'], o['seed']) for o in read(path)},Path('runs')/'race'
+    order = [('course epoch', 'first'), *(('recipe 94', str(o)) for o in seeds), *(('course epoch', f'last {i}') for i in range(epochs-1))]
+    for what,seed in order:
+        if (what, seed) in done: continue
+        start = time.perf_counter()
+        if what=='course epoch': res = dict(seconds=round(course_epoch(), 1))
+        else:
+            shutil.rmtree(out := folder/seed, ignore_errors=True)
+            subprocess.run([sys.executable, '-m', 'miniai.train', '--recipe', '94', '--seed', seed, '--out', str(out), '--quiet'], check=True)
+            config = json.loads((out/'config.json').read_text())
+            res = dict(seconds=round(sum(o['time'] for o in config['history']), 1), test_accuracy=round(config['result']['accuracy'], 4), plain_accuracy=round(config['result']['plain_accuracy'], 4))
+        write(path, dict(what=what, seed=seed, seconds=res.pop('seconds'), command_seconds=round(time.perf_counter()-start, 1), test_accuracy=res.get('test_accuracy', ''), plain_accuracy=res.get('plain_accuracy', ''), **about()))
+
+def course(path, seeds):
+    done = {int(o['seed']) for o in read(path)}
+    for seed in seeds:
+        if seed in done: continue
+        set_seed(seed)
+        learn = course_learner(quick=True)
+        history = learn.fit(20, valid=False)
+        res = judge(learn)
+        write(path, dict(seed=seed, epochs=20, seconds=round(sum(o['time'] for o in history.rows), 1), test_accuracy=res['plain_accuracy'], test_accuracy_mirror=res['valid_accuracy'], test_loss=res['valid_loss'], **about()))
+
+# files ---------------------------------------------------------------------------------------------------------------
+
+def machine():
+    info = Path('/proc/cpuinfo')
+    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    return f'{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} of {len(names) or "?"} cores'
+
+def about(): return dict(torch=torch.__version__, machine=machine(), date=time.strftime('%Y-%m-%d'))
+
+def read(path): return list(csv.DictReader(path.open(encoding='utf-8'))) if path.exists() else []
+
+def write(path, row):
+    "Append `row` to the CSV file"
+    new = not path.exists()
+    with path.open('a', encoding='utf-8', newline='') as f:
+        w = csv.DictWriter(f, row)
+        if new: w.writeheader()
+        w.writerow(row)
+    print(row, flush=True)
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('variant', nargs='*', choices=[[], *VARIANTS], help=f'{", ".join(VARIANTS)} (default: all of them)')
-    p.add_argument('--seeds', type=int, nargs='*', default=[0, 1], help='default: %(default)s')
-    p.add_argument('--epochs', type=int, help='instead of those of the variant')
-    p.add_argument('--test', action='store_true', help='train on all 60,000 pictures, judge by the test set')
-    p.add_argument('--threads', type=int, default=torch.get_num_threads(), help='default: %(default)s')
-    p.add_argument('--out', type=Path, default=RESULTS, help='default: %(default)s')
-    p.add_argument('--machine', default=f'{platform.processor() or platform.machine()}, {os.cpu_count()} cores', help='what it runs on, in words')
-    main(p.parse_args())
+    p.add_argument('what', choices=['parts', 'race', 'course'])
+    p.add_argument('names', nargs='*', help='of parts: which variants')
+    p.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 for parts, 0 to 4 for the race, 0 for the course')
+    args = p.parse_args()
+    if wrong := [o for o in args.names if o not in PARTS]: raise SystemExit(f'There is no variant {wrong[0]!r}; there are: ' + ', '.join(PARTS))
+    if args.what=='parts': parts(FOLDER/'recipes.csv', args.names, args.seeds or [0, 1])
+    elif args.what=='race': race(FOLDER/'race.csv', args.seeds or range(5))
+    else: course(FOLDER/'course.csv', args.seeds or [0])
