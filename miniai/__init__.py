@@ -17,6 +17,7 @@ _names = {
     'augment': ['CapturePreds', 'RandCopy', 'RandCrop', 'RandErase', 'RandFlip', 'TTACB', 'rand_copy', 'rand_crop', 'rand_erase', 'rand_flip', 'tfm_batch'],
     'accel': ['ChannelsLast', 'Compile', 'GradAccum', 'GradClip', 'KeepMemory', 'MixedPrecision'],
     'checkpoint': ['BestWeightsCB', 'CheckpointCB', 'EarlyStoppingCB', 'ExplainNaN'],
+    'recipes': ['Recipe', 'recipe_learner'],
     'train': ['load_run', 'resume_training', 'run_training'],
 }
 _where = {name: module for module,names in _names.items() for name in names}

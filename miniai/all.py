@@ -11,4 +11,5 @@ from miniai.summary import *
 from miniai.augment import *
 from miniai.accel import *
 from miniai.checkpoint import *
+from miniai.recipes import *
 from miniai.train import *

@@ -498,7 +498,8 @@ def main(argv=None):
     if is_main():
         r = run.config['result']
         if not args['quiet'] and not finished: print(f'\nWrote metrics.csv, curve.png, model.safetensors and config.json to {out}')
-        print(f"{r['split'].capitalize()} accuracy {r['accuracy']:.4f} on {r['images']:,} images ({out})")
+        twice = f", each asked about with its mirror image ({r['plain_accuracy']:.4f} without)" if 'plain_accuracy' in r else ''
+        print(f"{r['split'].capitalize()} accuracy {r['accuracy']:.4f} on {r['images']:,} images{twice} ({out})")
     leave()
     return 0
 

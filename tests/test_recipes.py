@@ -1,0 +1,132 @@
+"Recipes by hand, by the command, interrupted, and on data they were not made for"
+import json
+from dataclasses import replace
+
+import pytest, torch
+from conftest import python
+from test_train import broken, command
+from torch import nn
+
+from miniai.accel import Sharded
+from miniai.datasets import DataLoaders, get_dls
+from miniai.recipes import RECIPES, FlipInTurn, Whitening, narrow_net, recipe_learner
+from miniai.train import RECIPE_NAMES, load_run, run_training
+from miniai.xtras import set_seed
+
+OPTIONS = ('--recipe', '94', '--limit', '400', '--bs', '32', '--epochs', '4', '--device', 'cpu')
+
+def test_the_command_knows_the_names_without_torch():
+    assert RECIPE_NAMES==tuple(RECIPES)
+    res = python('import sys; from miniai.train import main\ntry: main(["--help"])\nexcept SystemExit: print("torch" in sys.modules)')
+    assert all(o in res.stdout for o in RECIPES) and res.stdout.splitlines()[-1]=='False'
+
+def test_a_recipe_that_is_not_there(tmp_path):
+    res = command('--recipe', '99', '--out', tmp_path/'o')
+    assert res.returncode==2 and "'99'" in res.stderr and '94' in res.stderr
+    with pytest.raises(ValueError, match="no recipe '99'; there are 94, "): run_training(recipe='99', out=tmp_path/'o')
+
+def test_a_recipe_trains_on_all_images_and_says_so(tmp_path):
+    res = command(*OPTIONS[:4], '--bs', '128', '--epochs', '1', '--out', tmp_path/'o')
+    assert res.returncode==0, res.stderr
+    for o in ('400 images to train, 0 to watch', '3 batches of 128', 'SGD after the recipe 94', '1cycle up to 1.2', 'Whitening', '158,740 parameters'): assert o in res.stdout, o
+    assert 'mirror image' in res.stdout.splitlines()[-1]
+    config = json.loads((tmp_path/'o'/'config.json').read_text())
+    assert (config['training']['recipe'], config['training']['epochs'], config['training']['lr'])==('94', 1, 1.2)
+    assert config['model']['kind']=='narrow' and config['mirror'] and 'valid_loss' not in config['history'][0]
+
+def test_what_is_loaded_answers_for_both_sides(tmp_path):
+    run_training(1, 64, recipe='94', limit=300, device='cpu', out=tmp_path/'o', quiet=True)
+    run,x = load_run(tmp_path/'o', 'cpu'),get_dls(limit=10).valid.x[0]
+    both = torch.cat([run.prepare(x), run.prepare(x).flip(-1)])
+    with torch.inference_mode(): want = run.model(both).softmax(1).mean(0)
+    assert [run.predict(x).probs[k] for k in run.classes]==pytest.approx(want.tolist())
+    assert run.predict(x).probs==pytest.approx(run.predict(x.flip(-1)).probs)
+
+def test_the_accuracy_is_that_of_both_sides(tmp_path):
+    run = run_training(2, 64, recipe='94', limit=2000, device='cpu', out=tmp_path/'o', quiet=True)
+    right = twice = 0
+    with torch.inference_mode():
+        for xb,yb in get_dls(valid=0, limit=10).test:
+            one,other = run.model(xb).softmax(1),run.model(xb.flip(-1)).softmax(1)
+            right,twice = right+(one.argmax(1)==yb).sum().item(),twice+((one+other).argmax(1)==yb).sum().item()
+    r = run.config['result']
+    assert (r['plain_accuracy'], r['accuracy'])==pytest.approx((right/10_000, twice/10_000), abs=2e-4) and right!=twice
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    whole = run_training(4, 32, recipe='94', limit=400, device='cpu', out=tmp_path/'whole', quiet=True)
+    broken(tmp_path/'b', options=OPTIONS)
+    res = command('--resume', tmp_path/'b', '--epochs', '9')
+    assert res.returncode==1 and 'begun with epochs=4' in res.stderr
+    assert command('--resume', tmp_path/'b').returncode==0
+    run = load_run(tmp_path/'b', 'cpu')
+    assert all(torch.equal(v, run.model.state_dict()[k].to(v.device)) for k,v in whole.model.state_dict().items())
+
+def test_coloured_pictures_of_another_size(tmp_path):
+    from test_datasets import image_folder
+    data = image_folder(tmp_path/'data', n=40, size=(20,24))
+    run = run_training(1, 8, recipe='94', data=str(data), size=16, out=tmp_path/'out', quiet=True)
+    assert run.classes==['boot','shirt'] and run.predict(data/'test'/'boot'/'0.png').label in run.classes
+    assert narrow_net(n_in=3, n_out=7)(torch.randn(2, 3, 33, 20)).shape==(2, 7)
+
+def test_pictures_that_are_too_small(tmp_path):
+    from test_datasets import image_folder
+    res = command('--recipe', '94', '--data', image_folder(tmp_path/'data', n=20), '--size', '6', '--bs', '8', '--out', tmp_path/'o')
+    assert res.returncode==1 and '6×6 pixels' in res.stderr and '8 at least' in res.stderr and 'Traceback' not in res.stderr
+
+def test_loaders_that_are_no_tensors():
+    with pytest.raises(TypeError, match='TensorLoader'): recipe_learner(RECIPES['94'], DataLoaders([1]))
+
+@pytest.mark.parametrize('broken_part', [dict(before=[2,1]), dict(before=[2,1,-1]), dict(after=[0,1,10**6]), dict(kind='other'), dict(nfs=[16,48,10**9])])
+def test_a_damaged_description(tmp_path, broken_part):
+    run_training(1, 64, recipe='94', limit=200, device='cpu', out=tmp_path, quiet=True)
+    config = json.loads((tmp_path/'config.json').read_text())
+    config['model'].update(broken_part)
+    (tmp_path/'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='cannot be read'): load_run(tmp_path)
+
+# the parts -------------------------------------------------------------------------------------------------
+
+def test_each_image_takes_turns_also_when_shuffled_and_shared():
+    dls = get_dls(bs=64, limit=1000)
+    def images(dl):
+        "Each image as it is shown in an epoch, by its place in the data"
+        seen = torch.zeros(1000, 28, 28)
+        order = dl.order()
+        for idx in order.split(64): seen[idx] = dl.batch(idx)[0][:,0]
+        return seen
+    dl = FlipInTurn(dls.train.x, dls.train.y, 64, True, dls.train.mean, dls.train.std)
+    a,b,c = images(dl),images(dl),images(dl)
+    assert torch.equal(b, a.flip(-1)) and torch.equal(a, c)
+    as_is = torch.stack([(a[i]==dls.train.batch(slice(i, i+1))[0][0,0]).all() for i in range(1000)]).float().mean()
+    assert .4<as_is<.6
+    parts = [Sharded(FlipInTurn(dls.train.x, dls.train.y, 64, False), i, 2) for i in range(2)]
+    whole = FlipInTurn(dls.train.x, dls.train.y, 64, False)
+    for p,q,(xb,yb) in zip(*parts, whole): assert torch.equal(torch.cat([p[0], q[0]]), xb) and torch.equal(torch.cat([p[1], q[1]]), yb)
+
+def test_turns_go_on_after_loading():
+    x,y = torch.rand(8, 1, 4, 4),torch.arange(8)
+    a = FlipInTurn(x, y, 8)
+    first = next(iter(a))[0]
+    b = FlipInTurn(x, y, 8)
+    b.load_state_dict(a.state_dict())
+    assert torch.equal(next(iter(b))[0], first.flip(-1))
+
+def test_whitening_of_colours_and_of_black():
+    torch.manual_seed(0)
+    x = torch.randn(200, 3, 12, 12)@torch.randn(12, 12)
+    stem = Whitening(3).measure(x, eps=0)
+    out = nn.functional.conv2d(x, stem.weight[:27]).transpose(0, 1).flatten(1)
+    assert torch.allclose(out@out.T/out.shape[1], torch.eye(27), atol=2e-2)
+    assert Whitening(1).measure(torch.zeros(4, 1, 8, 8)).weight.isfinite().all()
+
+def test_the_filters_stay_and_the_rest_learns():
+    set_seed(0)
+    learn = recipe_learner(replace(RECIPES['94'], epochs=1, bs=64, pad=1, erase=.2), get_dls(limit=256))
+    before = {k: v.detach().cpu().clone() for k,v in learn.model.named_parameters()}
+    learn.fit(1)
+    same = [k for k,v in learn.model.named_parameters() if torch.equal(v.detach().cpu(), before[k])]
+    assert same==['0.weight']
+
+def test_a_recipe_without_class_names():
+    dls = get_dls(limit=200)
+    assert recipe_learner(RECIPES['94'], DataLoaders(dls.train, dls.valid)).model[-1].out_features==10
