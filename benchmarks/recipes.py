@@ -18,7 +18,6 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import OneCycleLR
 
-from miniai import recipes
 from miniai.accel import fast
 from miniai.augment import RandCrop, RandFlip, TTACB, tfm_batch
 from miniai.conv import conv, def_device
@@ -35,7 +34,7 @@ FOLDER = Path(__file__).resolve().parent.parent/'nbs'/'results'
 
 # what each part buys -----------------------------------------------------------------------------------------------
 
-BASE = RECIPES['5-epochs']
+BASE = replace(RECIPES['94'], epochs=5)
 
 def learnt_stem(learn):
     "The first layer as it would be without whitening"

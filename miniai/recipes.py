@@ -98,7 +98,7 @@ class FlipInTurn(TensorLoader):
     def state_dict(self): return dict(epoch=self.epoch)
     def load_state_dict(self, state): self.epoch = int(state['epoch'])
 
-# %% ../nbs/12_recipes.ipynb #a2b4ec0a
+# %% ../nbs/12_recipes.ipynb #ec0631ff
 @dataclass(frozen=True)
 class Recipe:
     "What is trained, and how"
@@ -115,7 +115,8 @@ class Recipe:
     pad:int=0 # Images are shifted by up to so many pixels
     erase:float=0. # Side of the patches that are erased, as a share of the image's
 
-RECIPES = {'94': Recipe(8), '5-epochs': Recipe(5)}
+RECIPES = {'94': Recipe(8), '5-epochs': Recipe(5), '20-epochs': Recipe(20, nfs=(32,64,128), pad=1),
+           '50-epochs': Recipe(50, nfs=(32,64,128), pad=1, erase=.2)}
 
 # %% ../nbs/12_recipes.ipynb #d8e32809
 def recipe_opt(recipe, params, lr, **kwargs):
