@@ -93,8 +93,8 @@ def judge(learn):
     plain,mirror = (judge.fit(1, train=False, cbs=cbs)[0] for cbs in (None, TTACB()))
     return dict(valid_loss=round(plain['valid_loss'], 5), plain_accuracy=round(plain['valid_accuracy'], 4), valid_accuracy=round(mirror['valid_accuracy'], 4))
 
-def train_part(variant, seed, dls):
-    recipe,change = PARTS[variant]
+def train_part(variant, seed, dls, epochs=BASE.epochs):
+    recipe,change = replace(PARTS[variant][0], epochs=epochs),PARTS[variant][1]
     set_seed(seed)
     learn = recipe_learner(recipe, dls)
     change(learn)

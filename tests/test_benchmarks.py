@@ -35,3 +35,30 @@ def test_growth_has_all_its_points(compare):        # which put the folder on th
 def test_help(nm):
     res = subprocess.run([sys.executable, BENCH/f'{nm}.py', '--help'], capture_output=True, text=True)
     assert res.returncode==0 and 'make bench' in res.stdout
+
+@pytest.fixture(scope='module')
+def recipes(compare): return importlib.import_module('recipes')       # which put the folder on the path
+
+def test_what_the_race_is_run_against(recipes):
+    import torch
+    from miniai.summary import summarize
+    found = summarize(recipes.course_model(), torch.randn(1, 1, 28, 28))
+    assert (found.total_params, found.total_macs)==(4_905_572, 36_908_544)
+
+def test_the_race_is_complete():
+    rows = list(csv.DictReader((ROOT/'nbs'/'results'/'race.csv').open()))
+    assert [o['what'] for o in rows]==['course epoch', *['recipe 94']*5, 'course epoch'] and len({(o['machine'], o['torch'], o['date']) for o in rows})==1
+    assert sorted(o['seed'] for o in rows if o['what']=='recipe 94')==list('01234')
+
+def test_every_part_of_the_recipe_can_be_exchanged(recipes):
+    from dataclasses import replace
+    from miniai.datasets import get_dls
+    dls = get_dls(bs=1000, valid=300, limit=300)
+    losses = {nm: recipes.train_part(nm, 0, dls, epochs=1)['valid_loss'] for nm in recipes.PARTS}
+    assert len(set(losses.values()))>=len(losses)-1 and all(o==o for o in losses.values())     # in one epoch, flips in turn and at random may do the same to few pictures
+    assert {o['variant'] for o in csv.DictReader((ROOT/'nbs'/'results'/'recipes.csv').open())}<=set(recipes.PARTS)
+
+@pytest.mark.parametrize('nm', ['recipes', 'explore'])
+def test_help_of_the_trials(nm):
+    res = subprocess.run([sys.executable, BENCH/f'{nm}.py', '--help'], capture_output=True, text=True)
+    assert res.returncode==0 and 'nbs/results' in res.stdout
