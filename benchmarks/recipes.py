@@ -56,11 +56,6 @@ def slow_norms(learn):
     for m in learn.model.modules():
         if isinstance(m, nn.BatchNorm2d): m.momentum = .1
 
-def dirac(learn):
-    "Convolutions that begin by handing on their first channels (Zagoruyko & Komodakis, arXiv:1706.00388)"
-    for m in learn.model.modules():
-        if isinstance(m, nn.Conv2d) and m.weight.requires_grad: nn.init.dirac_(m.weight.data[:m.in_channels])
-
 def adamw(learn, lr=1e-2):
     fused = fast(def_device)[1]
     learn.lr,learn.opt_func = lr,partial(optim.AdamW, **fused)
@@ -84,8 +79,7 @@ PARTS = {'the recipe': (BASE, nothing),
          'no label smoothing': (replace(BASE, smooth=0.), nothing),
          'random flips': (BASE, random_flips),
          'no flips': (BASE, partial(random_flips, p=0.)),
-         'crops too': (replace(BASE, pad=1), nothing),
-         'dirac init': (BASE, dirac)}
+         'crops too': (replace(BASE, pad=1), nothing)}
 
 def judge(learn):
     "On the validation images: loss, and accuracy plain and with the mirror images"

@@ -53,9 +53,9 @@ def test_the_race_is_complete():
 def test_every_part_of_the_recipe_can_be_exchanged(recipes):
     from dataclasses import replace
     from miniai.datasets import get_dls
-    dls = get_dls(bs=1000, valid=300, limit=300)
-    losses = {nm: recipes.train_part(nm, 0, dls, epochs=1)['valid_loss'] for nm in recipes.PARTS}
-    assert len(set(losses.values()))>=len(losses)-1 and all(o==o for o in losses.values())     # in one epoch, flips in turn and at random may do the same to few pictures
+    dls = get_dls(bs=1000, valid=300, limit=2000)
+    losses = {nm: recipes.train_part(nm, 0, dls, epochs=2)['valid_loss'] for nm in recipes.PARTS}
+    assert len(set(losses.values()))==len(losses) and all(o==o for o in losses.values())
     assert {o['variant'] for o in csv.DictReader((ROOT/'nbs'/'results'/'recipes.csv').open())}<=set(recipes.PARTS)
 
 @pytest.mark.parametrize('nm', ['recipes', 'explore'])
