@@ -1,8 +1,9 @@
 "Small data and small models that the tests share"
-import os, subprocess, sys
+import os, signal, subprocess, sys
 from pathlib import Path
 
 os.environ.setdefault('MPLBACKEND', 'agg')
+signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell that starts the tests in the background lets them ignore Ctrl-C
 
 import pytest, torch
 import torch.nn.functional as F
