@@ -229,7 +229,7 @@ def test_labels_out_of_range_in_a_data_set(tmp_path):
     path = parquet(tmp_path/'a', {'image': [picture(i) for i in range(4)], 'label': [0,1,-1,1]}, f)
     with pytest.raises(ValueError, match='Row 2 .* label -1'): get_dls(path, valid=1)
 
-@pytest.mark.parametrize('valid', [0, -5, 60_000, 1.5, 'x'])
+@pytest.mark.parametrize('valid', [False, -5, 60_000, 1.5, 'x'])
 def test_bad_valid(valid):
     with pytest.raises(ValueError, match='valid='): choose_splits(load_dd(), 'label', valid)
 
