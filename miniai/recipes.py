@@ -118,7 +118,7 @@ class Recipe:
 RECIPES = {'94': Recipe(8), '5-epochs': Recipe(5), '20-epochs': Recipe(20, nfs=(32,64,128), pad=1),
            '50-epochs': Recipe(50, nfs=(32,64,128), pad=1, erase=.2)}
 
-# %% ../nbs/12_recipes.ipynb #d8e32809
+# %% ../nbs/12_recipes.ipynb #24d2fa20
 def recipe_opt(recipe, params, lr, **kwargs):
     "SGD with Nesterov's momentum, and weight decay for what has more than one dimension"
     params = [p for p in params if p.requires_grad]
@@ -128,7 +128,9 @@ def recipe_opt(recipe, params, lr, **kwargs):
 def recipe_sched(recipe, opt, n # Number of batches of an epoch
                 ): # A scheduler
     "Up in a straight line, and down in another"
-    return OneCycleLR(opt, recipe.lr, recipe.epochs*n, pct_start=recipe.warm, anneal_strategy='linear', cycle_momentum=False)
+    total = recipe.epochs*n
+    warm = max(recipe.warm, 2/total) if total>1 else recipe.warm       # of one batch alone PyTorch can make no slope
+    return OneCycleLR(opt, recipe.lr, total, pct_start=warm, anneal_strategy='linear', cycle_momentum=False)
 
 # %% ../nbs/12_recipes.ipynb #572169c7
 def recipe_loaders(recipe, dls):

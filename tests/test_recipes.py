@@ -9,7 +9,7 @@ from torch import nn
 
 from miniai.accel import Sharded
 from miniai.datasets import DataLoaders, get_dls
-from miniai.recipes import RECIPES, FlipInTurn, Whitening, narrow_net, recipe_learner
+from miniai.recipes import RECIPES, FlipInTurn, Whitening, narrow_net, recipe_learner, recipe_opt, recipe_sched
 from miniai.train import RECIPE_NAMES, load_run, run_training
 from miniai.xtras import set_seed
 
@@ -130,3 +130,10 @@ def test_the_filters_stay_and_the_rest_learns():
 def test_a_recipe_without_class_names():
     dls = get_dls(limit=200)
     assert recipe_learner(RECIPES['94'], DataLoaders(dls.train, dls.valid)).model[-1].out_features==10
+
+@pytest.mark.parametrize('batches', range(1, 13))
+def test_a_schedule_of_few_batches(batches):
+    opt = recipe_opt(RECIPES['94'], narrow_net().parameters(), 1.2)
+    sched = recipe_sched(replace(RECIPES['94'], epochs=1), opt, batches)
+    for _ in range(batches-1): opt.step(); sched.step()
+    assert 0<=opt.param_groups[0]['lr']<=1.2       # this used to divide by zero where a fifth of the batches is one
