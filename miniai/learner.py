@@ -535,10 +535,15 @@ def plot(self:LRFinderCB, ax=None):
 # %% ../nbs/03_learner.ipynb #6e20337e
 @contextmanager
 def _trial(learn):
-    "A copy of `learn` whose fits leave no trace: callbacks that are not for trials are not in it, model and random numbers are restored"
+    "A copy of `learn` whose fits leave no trace: callbacks that are not for trials are not in it; model, random numbers and a loader that has a state are restored"
     trial = copy(learn)
     trial.cbs = [cb for cb in learn.cbs if getattr(cb, 'in_trial', True)]
-    with unchanged(learn.model): yield trial
+    dl = getattr(learn.dls, 'train', None)
+    state = dl.state_dict() if hasattr(dl, 'state_dict') else None
+    try:
+        with unchanged(learn.model): yield trial
+    finally:
+        if state is not None: dl.load_state_dict(state)
 
 # %% ../nbs/03_learner.ipynb #295841b9
 @patch

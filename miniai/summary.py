@@ -751,6 +751,7 @@ def peek(loader):
     if hasattr(loader, '__next__'): raise TypeError('The batches come from an iterator, which would lose one; give the summary an input_size')
     sources = [loader, *(getattr(loader, k, None) for k in ('sampler', 'batch_sampler')), getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)]
     states = [(g, g.get_state()) for o in sources if isinstance(g := getattr(o, 'generator', None), torch.Generator)]
+    own = loader.state_dict() if hasattr(loader, 'state_dict') else None
     try:
         with same_random_state():
             if type(loader) is not DataLoader or not loader.num_workers or loader.batch_sampler is None: return next(iter(loader))
@@ -758,6 +759,7 @@ def peek(loader):
             return loader.collate_fn(ds.__getitems__(idxs) if hasattr(ds, '__getitems__') else [ds[i] for i in idxs])
     finally:
         for g,state in states: g.set_state(state)
+        if own is not None: loader.load_state_dict(own)
 
 # %% ../nbs/08_summary.ipynb #71ec0c27
 @patch

@@ -9,7 +9,9 @@ from torch import nn
 
 from miniai.accel import Sharded
 from miniai.datasets import DataLoaders, get_dls
+from miniai.learner import DeviceCB
 from miniai.recipes import RECIPES, FlipInTurn, Whitening, narrow_net, recipe_learner, recipe_opt, recipe_sched
+import miniai.augment, miniai.summary         # which give a learner its looks
 from miniai.train import RECIPE_NAMES, load_run, run_training
 from miniai.xtras import set_seed
 
@@ -137,3 +139,14 @@ def test_a_schedule_of_few_batches(batches):
     sched = recipe_sched(replace(RECIPES['94'], epochs=1), opt, batches)
     for _ in range(batches-1): opt.step(); sched.step()
     assert 0<=opt.param_groups[0]['lr']<=1.2       # this used to divide by zero where a fifth of the batches is one
+
+LOOKS = {'lr_find': lambda l: l.lr_find(plot=False, max_epochs=3), 'show_image_batch': lambda l: l.show_image_batch(), 'summary': lambda l: l.summary()}
+
+@pytest.mark.parametrize('look', LOOKS)
+def test_a_look_does_not_change_whose_turn_it_is(look):
+    def losses(*looks):
+        set_seed(0)
+        learn = recipe_learner(replace(RECIPES['94'], epochs=2, bs=64), get_dls(limit=300, valid=0), DeviceCB('cpu'), fast=False)
+        for o in looks: LOOKS[o](learn)
+        return learn.dls.train.epoch,learn.fit(2, valid=False)['train_loss']
+    assert losses(look)==losses()
