@@ -23,7 +23,7 @@ from miniai.augment import rand_crop, rand_erase
 from miniai.datasets import get_dls
 from miniai.recipes import Residual
 from miniai.summary import summarize
-from recipes import FOLDER, about, read, write
+from recipes import FOLDER, about, note, read
 
 TABLE = FOLDER/'explored.csv'
 
@@ -225,7 +225,7 @@ def new(config, name, seed, rows):
     same = [o for o in rows if o['name']==name]
     if any(json.loads(o['config'])!=config for o in same): raise SystemExit(f'{name!r} is the name of something else in {TABLE.name}')
     if any(int(o['seed'])==seed for o in same): raise SystemExit(f'{name!r} with seed {seed} is in {TABLE.name} already')
-    write(TABLE, dict(name=name, seed=seed, config=json.dumps(config, sort_keys=True), **run(config, seed, get_dls(valid=10_000)), **about()))
+    note(TABLE, dict(name=name, seed=seed, config=json.dumps(config, sort_keys=True), **run(config, seed, get_dls(valid=10_000)), **about()))
 
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

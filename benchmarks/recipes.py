@@ -9,7 +9,7 @@
 Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at the end of a race and of the course's recipe. A row for each
 run (in the race: for each epoch of the course's recipe, and for each run). What is in the file is not run again; delete the file to have it made afresh.
 """
-import argparse, csv, json, platform, shutil, subprocess, sys, time
+import argparse, csv, json, shutil, subprocess, sys, time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from miniai.accel import fast
 from miniai.augment import RandCrop, RandFlip, TTACB, tfm_batch
-from miniai.conv import conv, def_device
+from miniai.conv import def_device
 from miniai.datasets import DataLoaders, TensorLoader, get_dls
 from miniai.init import BatchTransformCB, init_weights
 from miniai.learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner
@@ -29,8 +29,7 @@ from miniai.resnet import ResBlock, act_gr, get_resnet
 from miniai.sgd import BatchSchedCB
 from miniai.summary import summarize
 from miniai.xtras import set_seed
-
-FOLDER = Path(__file__).resolve().parent.parent/'nbs'/'results'
+from experiments import RESULTS as FOLDER, machine, write
 
 # what each part buys -----------------------------------------------------------------------------------------------
 
@@ -83,8 +82,8 @@ PARTS = {'the recipe': (BASE, nothing),
 
 def judge(learn):
     "On the validation images: loss, and accuracy plain and with the mirror images"
-    judge = TrainLearner(learn.model, DataLoaders(None, learn.dls.valid), nn.CrossEntropyLoss(), cbs=[DeviceCB(), MetricsCB(accuracy=Accuracy())])
-    plain,mirror = (judge.fit(1, train=False, cbs=cbs)[0] for cbs in (None, TTACB()))
+    looker = TrainLearner(learn.model, DataLoaders(None, learn.dls.valid), nn.CrossEntropyLoss(), cbs=[DeviceCB(), MetricsCB(accuracy=Accuracy())])
+    plain,mirror = (looker.fit(1, train=False, cbs=cbs)[0] for cbs in (None, TTACB()))
     return dict(valid_loss=round(plain['valid_loss'], 5), plain_accuracy=round(plain['valid_accuracy'], 4), valid_accuracy=round(mirror['valid_accuracy'], 4))
 
 def train_part(variant, seed, dls, epochs=BASE.epochs):
@@ -103,7 +102,7 @@ def parts(path, names, seeds):
     done,dls = {(o['variant'], int(o['seed'])) for o in read(path)},get_dls(bs=1000, valid=10_000)
     for seed in seeds:
         for variant in names or PARTS:
-            if (variant, seed) not in done: write(path, dict(variant=variant, seed=seed, **train_part(variant, seed, dls), **about()))
+            if (variant, seed) not in done: note(path, dict(variant=variant, seed=seed, **train_part(variant, seed, dls), **about()))
 
 # the course's recipe -------------------------------------------------------------------------------------------------
 
@@ -139,7 +138,7 @@ def race(path, seeds, epochs=2):
             subprocess.run([sys.executable, '-m', 'miniai.train', '--recipe', '94', '--seed', seed, '--out', str(out), '--quiet'], check=True)
             config = json.loads((out/'config.json').read_text())
             res = dict(seconds=round(sum(o['time'] for o in config['history']), 1), test_accuracy=round(config['result']['accuracy'], 4), plain_accuracy=round(config['result']['plain_accuracy'], 4))
-        write(path, dict(what=what, seed=seed, seconds=res.pop('seconds'), command_seconds=round(time.perf_counter()-start, 1), test_accuracy=res.get('test_accuracy', ''), plain_accuracy=res.get('plain_accuracy', ''), **about()))
+        note(path, dict(what=what, seed=seed, seconds=res.pop('seconds'), command_seconds=round(time.perf_counter()-start, 1), test_accuracy=res.get('test_accuracy', ''), plain_accuracy=res.get('plain_accuracy', ''), **about()))
 
 def course(path, seeds):
     done = {int(o['seed']) for o in read(path)}
@@ -149,26 +148,17 @@ def course(path, seeds):
         learn = course_learner(quick=True)
         history = learn.fit(20, valid=False)
         res = judge(learn)
-        write(path, dict(seed=seed, epochs=20, seconds=round(sum(o['time'] for o in history.rows), 1), test_accuracy=res['plain_accuracy'], test_accuracy_mirror=res['valid_accuracy'], test_loss=res['valid_loss'], **about()))
+        note(path, dict(seed=seed, epochs=20, seconds=round(sum(o['time'] for o in history.rows), 1), test_accuracy=res['plain_accuracy'], test_accuracy_mirror=res['valid_accuracy'], test_loss=res['valid_loss'], **about()))
 
 # files ---------------------------------------------------------------------------------------------------------------
-
-def machine():
-    info = Path('/proc/cpuinfo')
-    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
-    return f'{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} of {len(names) or "?"} cores'
 
 def about(): return dict(torch=torch.__version__, machine=machine(), date=time.strftime('%Y-%m-%d'))
 
 def read(path): return list(csv.DictReader(path.open(encoding='utf-8'))) if path.exists() else []
 
-def write(path, row):
-    "Append `row` to the CSV file"
-    new = not path.exists()
-    with path.open('a', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, row)
-        if new: w.writeheader()
-        w.writerow(row)
+def note(path, row):
+    "Append `row` to the CSV file, and print it"
+    write(path, [row])
     print(row, flush=True)
 
 if __name__=='__main__':
