@@ -28,7 +28,7 @@ def parser():
         'Without options: Fashion-MNIST, which comes with the package.',
         epilog='Several processes, GPUs or computers: torchrun --standalone --nproc-per-node 2 -m miniai.train, with these options; --bs is then that of all together.')
     def add(nm, help, default=None, shown='%(default)s', **kwargs): p.add_argument(nm, default=default, help=f'{help} (default: {shown})', **kwargs)
-    add('--recipe', 'train as page 12 says, on all images: ' + ', '.join(RECIPE_NAMES), shown='the ResNet of page 07', choices=RECIPE_NAMES, metavar='NAME')
+    add('--recipe', 'train after a recipe of page 12, made for Fashion-MNIST, where it takes all images; shows them mirrored too, so nothing for letters: ' + ', '.join(RECIPE_NAMES), shown='the ResNet of page 07', choices=RECIPE_NAMES, metavar='NAME')
     for nm,help,type,letter in (('epochs', 'how often to go through the training images', int, 'N'), ('bs', 'images in a batch', int, 'N'), ('lr', 'highest learning rate of the 1cycle schedule', float, 'X')):
         add(f'--{nm}', help, shown=f"{DEFAULTS[nm]}, or the recipe's", type=type, metavar=letter)
     add('--seed', 'seed of all random numbers; the same one gives the same run', 42, type=int, metavar='N')
@@ -106,7 +106,7 @@ def write_json(x, path):
 
 # %% ../nbs/13_train.ipynb #96720865
 def get_learner(dls, place, epochs, lr, callbacks, fast=True, recipe=None):
-    "A learner of the default network for `dls`, where the callback `place` says: AdamW, 1cycle, a guard against diverging, and with `fast` what is fast there. Or one of `recipe`"
+    "A learner of the default network for `dls`, where the callback `place` says: AdamW, 1cycle, a guard against diverging, and with `fast` what is fast there. Or one of `recipe`, which has its own epochs and rate"
     if recipe:
         from miniai.recipes import recipe_learner
         return recipe_learner(recipe, dls, place, callbacks, fast)
@@ -128,7 +128,9 @@ def get_learner(dls, place, epochs, lr, callbacks, fast=True, recipe=None):
 def settle(recipe, **given):
     "The `Recipe` with the name `recipe`, or `None`; and epochs, batch size and rate: those `given`, or else its own or those of `DEFAULTS`"
     given = {k: v for k,v in given.items() if v is not None}
-    if recipe is None: return None,*{**DEFAULTS, **given}.values()
+    if recipe is None:
+        chosen = {**DEFAULTS, **given}
+        return None,chosen['epochs'],chosen['bs'],chosen['lr']
     from dataclasses import replace
     from miniai.recipes import RECIPES
     if recipe not in RECIPES: raise ValueError(f'There is no recipe {recipe!r}; there are {", ".join(RECIPES)}')
@@ -203,7 +205,7 @@ def run_training(epochs=None, bs=None, lr=None, seed=42, device=None, limit=None
             print(summarize(learn.model, dls.train.batch(slice(0, 1))[0].to(device)), '\n', flush=True)
         from_main(write_json, options, out/'options.json')
         fit_and_record(learn, epochs, out, resume)
-        from_main(finish, learn.model, run_config(dls, options, learn.history, evaluate(learn, dls, recipe), recipe), out, checkpoints)
+        from_main(finish, learn.model, run_config(dls, options, learn.history, evaluate(learn, dls, mirror=bool(recipe)), recipe), out, checkpoints)
     return load_run(out, device)
 
 # %% ../nbs/13_train.ipynb #ee42c980
@@ -297,13 +299,14 @@ def resume_training(folder, device=None, quiet=False):
 
 # %% ../nbs/13_train.ipynb #fe07d8e9
 def evaluate(learn, dls, mirror=False):
-    "Loss and accuracy on the test split, or on the validation images where there is none; with `mirror` the accuracy is that of each image and its mirror image together, and `plain_accuracy` that without"
+    "Loss and accuracy on the test split, or on the validation images where there is none; with `mirror` the accuracy is that of each image and its mirror image together, and loss and `plain_accuracy` are those without"
+    import torch.nn.functional as F
     from miniai.augment import TTACB
     from miniai.datasets import DataLoaders
     from miniai.learner import Accuracy, DeviceCB, MetricsCB, TrainLearner
     split = 'test' if dls.test is not None else 'valid'
     cbs = [next(o for o in learn.cbs if isinstance(o, DeviceCB)), MetricsCB(accuracy=Accuracy())]
-    judge = TrainLearner(learn.model, DataLoaders(None, getattr(dls, split)), learn.loss_func, cbs=cbs)
+    judge = TrainLearner(learn.model, DataLoaders(None, getattr(dls, split)), F.cross_entropy, cbs=cbs)       # without the label smoothing of a recipe
     row = judge.fit(1, train=False)[0]
     res = dict(split=split, images=len(getattr(dls, split).x), loss=row['valid_loss'], accuracy=row['valid_accuracy'])
     return {**res, 'accuracy': judge.fit(1, train=False, cbs=TTACB())[0]['valid_accuracy'], 'plain_accuracy': row['valid_accuracy']} if mirror else res
@@ -361,7 +364,8 @@ class Run:
 
     def __repr__(self):
         r = self.config['result']
-        return f"{type(self).__name__} {self.folder}: {len(self.classes)} classes, {r['split']} accuracy {r['accuracy']:.4f} on {r['images']:,} images"
+        twice = ' and their mirror images' if self.config.get('mirror') else ''
+        return f"{type(self).__name__} {self.folder}: {len(self.classes)} classes, {r['split']} accuracy {r['accuracy']:.4f} on {r['images']:,} images{twice}"
 
     def prepare(self, image):
         "`image` as the network wants it: a normalised tensor of shape `(1, c, h, w)`"
@@ -399,18 +403,20 @@ def check_config(config, path):
     def size(o): return type(o) is int and 0<o<=4096
     def are(f, xs, n): return isinstance(xs, list) and len(xs)==n and all(map(f, xs))
     m,im,r = (config[k] for k in ('model','images','result'))
+    h = im['shape'][1:] if isinstance(im['shape'], list) else None
     def of_kind(m):
         if m['kind']=='resnet': return number(m['leak']) and number(m['sub'])
-        return m['kind']=='narrow' and all(are(lambda o: type(o) is int and 0<=o<=64, m[k], len(m['nfs'])) for k in ('before','after'))
-    h = im['shape'][1:] if isinstance(im['shape'], list) else None
+        counts = all(are(lambda o: type(o) is int and least<=o<=64, m[k], len(m['nfs'])) for k,least in (('before', 1), ('after', 0)))
+        return m['kind']=='narrow' and counts and min(h)>=2**len(m['nfs'])
     rules = {'format': config['format']==1,
              'model': isinstance(m['nfs'], list) and all(map(size, m['nfs'])) and size(m['n_in']) and type(m['n_out']) is int and of_kind(m),
              'classes': are(lambda o: isinstance(o, str), config['classes'], m['n_out']) and len(set(config['classes']))==m['n_out'],
+             'mirror': type(config.get('mirror', False)) is bool,
              'images: shape': are(size, h, 2) and size(im['shape'][0]) and im['shape'][0]==m['n_in']<=3,
              'images: mean and std': are(number, im['mean'], m['n_in']) and are(lambda o: number(o) and o>0, im['std'], m['n_in']) if isinstance(im['mean'], list) else number(im['mean']) and number(im['std']) and im['std']>0,
              'images: background': im['background'] is None or number(im['background']),
              'images: size': im['size'] is None or size(im['size']) and h==[im['size']]*2 or are(size, im['size'], 2) and h==im['size'],
-             'result': isinstance(r['split'], str) and number(r['accuracy']) and type(r['images']) is int}
+             'result': isinstance(r['split'], str) and number(r['accuracy']) and number(r.get('plain_accuracy', 0)) and type(r['images']) is int}
     wrong = next((k for k,v in rules.items() if not v), None)
     if wrong: raise ValueError(f'{wrong} in {path} is not what it should be')
 
