@@ -6,7 +6,7 @@
 __all__ = ['RECIPES', 'conv_unit', 'Residual', 'ScaledMax', 'Whitening', 'narrow_net', 'FlipInTurn', 'Recipe', 'recipe_opt',
            'recipe_sched', 'recipe_loaders', 'recipe_learner']
 
-# %% ../nbs/12_recipes.ipynb #cac7987a
+# %% ../nbs/12_recipes.ipynb #78e5e5a0
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,12 +20,12 @@ from . import accel
 from .augment import RandCrop, RandErase, tfm_batch
 from .datasets import DataLoaders, TensorLoader
 from .init import BatchTransformCB
-from .learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner
+from .learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner, _as_list
 from .sgd import BatchSchedCB
 
-# %% ../nbs/12_recipes.ipynb #3102029c
+# %% ../nbs/12_recipes.ipynb #5f6588c4
 def conv_unit(ni, nf, pool=False):
-    "A 3×3 convolution, a max-pool if asked for, BatchNorm and ReLU"
+    "A 3×3 convolution, a max-pool if asked for, BatchNorm and ReLU; `(b, ni, h, w)` to `(b, nf, h, w)`, or half of that"
     return nn.Sequential(nn.Conv2d(ni, nf, 3, padding=1, bias=False), *[nn.MaxPool2d(2)]*pool, nn.BatchNorm2d(nf, momentum=.4), nn.ReLU())
 
 class Residual(nn.Sequential):
@@ -64,7 +64,7 @@ def measure(self:Whitening, x, # Normalised images `(n, ni, h, w)`
     self.weight.copy_(torch.cat([w, -w]).view_as(self.weight))
     return self
 
-# %% ../nbs/12_recipes.ipynb #722e746d
+# %% ../nbs/12_recipes.ipynb #9c48bcb7
 def narrow_net(nfs=(16,48,96), # Channels of each stage
                before=(2,1,1), # Convolutions of each stage at the size that comes in; the last one is pooled
                after=(0,1,1), # Residual convolutions of each stage at half the size
@@ -72,6 +72,7 @@ def narrow_net(nfs=(16,48,96), # Channels of each stage
                n_out:int=10 # Number of classes
               ): # `nn.Sequential`, whose first layer has to `measure` images yet
     "A network that does much of its work on few channels at full size; `(b, n_in, h, w)` to `(b, n_out)`"
+    if min(before)<1: raise ValueError(f'before is {before}; each stage needs at least one convolution that leads into it')
     stem = Whitening(n_in)
     layers,ni = [stem, nn.ReLU()],stem.out_channels
     for nf,b,a in zip(nfs, before, after, strict=True):
@@ -132,7 +133,7 @@ def recipe_sched(recipe, opt, n # Number of batches of an epoch
     warm = max(recipe.warm, 2/total) if total>1 else recipe.warm       # of one batch alone PyTorch can make no slope
     return OneCycleLR(opt, recipe.lr, total, pct_start=warm, anneal_strategy='linear', cycle_momentum=False)
 
-# %% ../nbs/12_recipes.ipynb #572169c7
+# %% ../nbs/12_recipes.ipynb #66117812
 def recipe_loaders(recipe, dls):
     "`dls` with a `FlipInTurn` to train"
     o = dls.train
@@ -144,16 +145,17 @@ def recipe_loaders(recipe, dls):
 def recipe_learner(recipe, # `Recipe`
                    dls, # `DataLoaders` of `TensorLoader`s, with class names
                    place=None, # `DeviceCB`; `None` makes one for the best device
-                   cbs=(), # More callbacks
+                   cbs=None, # A callback or a list of them, besides those of the recipe
                    fast:bool=True # Use what is `fast` there
                   ): # `TrainLearner`, for `fit(recipe.epochs)`
     "A learner for `dls` that does as `recipe` says"
     place,dls = place or DeviceCB(),recipe_loaders(recipe, dls)
-    model = narrow_net(recipe.nfs, recipe.before, recipe.after, dls.train.x.shape[1], len(dls.classes or dls.train.y.unique()))
-    model[0].measure(dls.train.batch(slice(0, 5000))[0])
+    model = narrow_net(recipe.nfs, recipe.before, recipe.after, dls.train.x.shape[1], len(dls.classes) if dls.classes else int(dls.train.y.max())+1)
+    n = min(5_000, 4_000_000//dls.train.x[0].numel()+1)         # fewer large ones, for their patches take memory
+    model[0].measure(dls.train.batch(slice(0, n))[0])
     quick,opt_kwargs,_ = accel.fast(place.device) if fast else ([accel.ChannelsLast()], {}, '')
     sched = BatchSchedCB(partial(recipe_sched, recipe, n=len(dls.train)))
     tfms = [RandCrop(recipe.pad)]*(recipe.pad>0) + [RandErase(recipe.erase)]*(recipe.erase>0)
     more = [BatchTransformCB(partial(tfm_batch, tfm_x=nn.Sequential(*tfms)), on_val=False)]*bool(tfms)
-    cbs = [place, MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *more, *quick, *cbs]
+    cbs = [place, MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *more, *quick, *_as_list(cbs)]
     return TrainLearner(model.to(place.device), dls, nn.CrossEntropyLoss(label_smoothing=recipe.smooth), recipe.lr, cbs, partial(recipe_opt, recipe, **opt_kwargs))

@@ -7,8 +7,8 @@ from conftest import python
 from test_train import broken, command
 from torch import nn
 
-from miniai.accel import Sharded
-from miniai.datasets import DataLoaders, get_dls
+from miniai.accel import GradClip, Sharded
+from miniai.datasets import DataLoaders, TensorLoader, get_dls
 from miniai.learner import DeviceCB
 from miniai.recipes import RECIPES, FlipInTurn, Whitening, narrow_net, recipe_learner, recipe_opt, recipe_sched
 import miniai.augment, miniai.summary         # which give a learner its looks
@@ -150,3 +150,29 @@ def test_a_look_does_not_change_whose_turn_it_is(look):
         for o in looks: LOOKS[o](learn)
         return learn.dls.train.epoch,learn.fit(2, valid=False)['train_loss']
     assert losses(look)==losses()
+
+def test_one_more_callback_and_labels_with_gaps():
+    dls = get_dls(limit=200)
+    some = (dls.train.y==0)|(dls.train.y==9)
+    dls.train = TensorLoader(dls.train.x[some], dls.train.y[some], 32, True, dls.train.mean, dls.train.std)
+    learn = recipe_learner(replace(RECIPES['94'], epochs=1, bs=8), DataLoaders(dls.train), cbs=GradClip(1.))
+    learn.fit(1, valid=False)
+    assert learn.model[-1].out_features==10
+
+def test_a_stage_without_a_way_in():
+    with pytest.raises(ValueError, match='at least one convolution'): narrow_net(before=(2,0,1))
+
+@pytest.mark.parametrize('broken_part', [dict(mirror='no'), dict(result=dict(split='test', accuracy=.5, images=10, plain_accuracy='x')), dict(model_before=[2,0,1]), dict(shape=[1,4,4])])
+def test_other_damage(tmp_path, broken_part):
+    run_training(1, 64, recipe='94', limit=200, device='cpu', out=tmp_path, quiet=True)
+    config = json.loads((tmp_path/'config.json').read_text())
+    if 'model_before' in broken_part: config['model']['before'] = broken_part['model_before']
+    elif 'shape' in broken_part: config['images']['shape'] = broken_part['shape']
+    else: config.update(broken_part)
+    (tmp_path/'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='is not what it should be'): load_run(tmp_path)
+
+def test_the_loss_is_that_without_smoothing(tmp_path):
+    run = run_training(1, 64, recipe='94', limit=600, device='cpu', out=tmp_path/'o', quiet=True)
+    with torch.inference_mode(): losses = torch.cat([nn.functional.cross_entropy(run.model(xb), yb, reduction='none') for xb,yb in get_dls(valid=0, limit=10).test])
+    assert run.config['result']['loss']==pytest.approx(losses.mean().item(), abs=1e-3) and 'mirror' in repr(run)
