@@ -24,7 +24,7 @@ from .activations import HooksCallback
 from .conv import def_device
 from .datasets import TensorLoader, check_count
 from .learner import Callback, DeviceCB, Learner, TrainLearner
-from .xtras import is_main, map_tensors, set_seed
+from .xtras import is_main, map_tensors, set_seed, uninterrupted
 
 # %% ../nbs/10_accel.ipynb #707625af
 class ChannelsLast(Callback):
@@ -150,8 +150,9 @@ class MixedPrecision(AroundCB):
         if device.type=='cpu' and dtype: self._guard(learn.model)
 
     def before_batch(self, learn):
-        self._inside = self.autocast()
-        self._inside.__enter__()
+        with uninterrupted():
+            self._inside = self.autocast()
+            self._inside.__enter__()
 
     def after_predict(self, learn):
         self._leave()
@@ -165,8 +166,9 @@ class MixedPrecision(AroundCB):
         self._guarded = []
 
     def _leave(self):
-        if self._inside: self._inside.__exit__(None, None, None)
-        self._inside = None
+        with uninterrupted():
+            if self._inside: self._inside.__exit__(None, None, None)
+            self._inside = None
 
 # %% ../nbs/10_accel.ipynb #9b6d462a
 @patch
@@ -174,7 +176,10 @@ def _guard(self:MixedPrecision, model):
     "Let convolutions over inputs that are narrower than their stride, and all in three dimensions, use `float32`: oneDNN leaves parts of their short gradients unwritten"
     def careful(m, x, *args, **kwargs):
         if len(m.stride)<3 and x.shape[-1]>=m.stride[-1]: return type(m).forward(m, x, *args, **kwargs)
-        with torch.autocast('cpu', enabled=False): return type(m).forward(m, x.float(), *args, **kwargs)
+        on = torch.is_autocast_enabled('cpu')
+        torch.set_autocast_enabled('cpu', False)
+        try: return type(m).forward(m, x.float(), *args, **kwargs)
+        finally: torch.set_autocast_enabled('cpu', on)
     for m in model.modules():
         if isinstance(m, nn.modules.conv._ConvNd) and (len(m.stride)==3 or m.stride[-1]>1) and 'forward' not in vars(m):
             m.forward = MethodType(careful, m)      # a method, so that a copy of the model has its own

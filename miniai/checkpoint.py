@@ -601,5 +601,5 @@ class ExplainNaN(TerminateOnNaN):
         try: super().look(learn)
         except FloatingPointError as e:
             short = next((cb.autocast() for cb in learn.cbs if isinstance(cb, MixedPrecision)), nullcontext())
-            with short: where = first_not_finite(learn.model, *learn.batch[:learn.n_inp])
+            with uninterrupted(), short: where = first_not_finite(learn.model, *learn.batch[:learn.n_inp])
             raise FloatingPointError(f'{e}. {where}') from None

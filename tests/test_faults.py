@@ -81,13 +81,20 @@ def goes_on(folder, valid=True, n=N, **kw):
     learn.fit(n, valid=valid, cbs=saved(folder))
     return end(learn)
 
+def nested():
+    "How many `torch.autocast` PyTorch believes to be in; while it is not 0 at the end of one, PyTorch keeps its short copies of weights, whatever becomes of the weights"
+    torch.autocast_increment_nesting()
+    return torch.autocast_decrement_nesting()
+
 def left_behind(learn, folder=None, files=True):
     "What a fit may not leave behind, as a list of words"
     mods = list(learn.model.modules())
     res = [k for k,there in {'hooks': any(m._forward_hooks for m in mods), 'guards': any('forward' in vars(m) for m in mods), 'wrapped optimiser': isinstance(learn.opt, Around),
-                             'callbacks': len(learn.cbs)!=learn.n_cbs, 'a fit that goes on': learn._methods is not None, 'autocast': torch.is_autocast_enabled('cpu'),
+                             'callbacks': len(learn.cbs)!=learn.n_cbs, 'a fit that goes on': learn._methods is not None, 'autocast': torch.is_autocast_enabled('cpu'), 'an autocast too many or too few': nested()!=0,
                              'no gradients': not torch.is_grad_enabled(), 'no Ctrl-C': signal.getsignal(signal.SIGINT) is not signal.default_int_handler}.items() if there]
     if torch.is_autocast_enabled('cpu'): torch.set_autocast_enabled('cpu', False)       # the other tests need not suffer
+    while n := nested(): (torch.autocast_increment_nesting if n<0 else torch.autocast_decrement_nesting)()
+    torch.clear_autocast_cache()
     if folder and os.access(folder, os.W_OK):
         res += soak.strangers(folder)*files
         try:
@@ -466,7 +473,7 @@ def test_ctrl_c_at_random_moments(tmp_path, quick):
     print(f"100 × Ctrl-C: {dict(count)}; nothing was left behind, no finished epoch was lost")
     assert count['interrupted']>80
 
-PLACES = tuple(str(Path(o).parent) for o in (miniai.__file__, contextlib.__file__))
+PLACES = str(Path(miniai.__file__).parent),contextlib.__file__,torch.amp.autocast_mode.__file__
 
 class CtrlC:
     """Raise the signal at the `nth` time at `place`, one of `seen`; without a place only look which there are.
@@ -479,7 +486,7 @@ class CtrlC:
     def __exit__(self, *args): sys.setprofile(None)
     def look(self, frame, event, arg):
         code = frame.f_code
-        if event not in ('call','c_return') or not (code.co_filename.startswith(PLACES[0]) or code.co_filename==contextlib.__file__): return
+        if event not in ('call','c_return') or not code.co_filename.startswith(PLACES): return
         place = (code.co_filename, code.co_qualname, frame.f_lineno, event, *self.via(frame))
         if self.place and place!=self.place: return
         self.seen[place] += 1
@@ -498,7 +505,7 @@ def test_ctrl_c_at_every_place(tmp_path, quick):
     learn = new()
     with CtrlC() as every: fit(learn, tmp_path/'every', [])
     places = every.seen
-    delicate = [k for k in places if any(o in str(k) for o in ('cleanup','_fit','checkpoint.py','uninterrupted','replacing','Hook','before_fit','_leave','after_epoch'))]
+    delicate = [k for k in places if any(o in str(k) for o in ('cleanup','_fit','checkpoint.py','uninterrupted','replacing','Hook','before_fit','_leave','after_epoch','autocast'))]
     chosen = delicate + [k for k in places if k not in delicate][::4]
     rng,want,wrong,count = random.Random(0),unbroken(n=2),{},Counter()
     for i,place in enumerate(chosen):
