@@ -62,3 +62,17 @@ def test_every_part_of_the_recipe_can_be_exchanged(recipes):
 def test_help_of_the_trials(nm):
     res = subprocess.run([sys.executable, BENCH/f'{nm}.py', '--help'], capture_output=True, text=True)
     assert res.returncode==0 and 'nbs/results' in res.stdout
+
+def test_runs_are_collected_and_others_added(tmp_path):
+    from miniai.train import run_training
+    for seed in range(3): run_training(1, 64, limit=200, seed=seed, device='cpu', out=tmp_path/str(seed), quiet=True)
+    run_training(1, 32, limit=200, seed=3, device='cpu', out=tmp_path/'3', quiet=True)
+    def collect(seeds, machine, *more):
+        return subprocess.run([sys.executable, ROOT/'tools'/'collect_runs.py', tmp_path/'all.json', *(tmp_path/str(o) for o in seeds), '--machine', machine, *more], capture_output=True, text=True)
+    assert collect([2], 'mine').returncode==0 and collect([0,1], 'yours', '--add').returncode==0
+    res = json.loads((tmp_path/'all.json').read_text())
+    assert [(o['seed'], o.get('machine')) for o in res['runs']]==[(0, 'yours'), (1, 'yours'), (2, None)] and res['machine']=='mine'
+    assert all(0<=o['test_accuracy']<=1 and o['seconds']>0 and 'versions' not in o for o in res['runs'])
+    for seed,why in ((0, 'seeds already: [0]'), (3, 'other options')):
+        res = collect([seed], 'mine', '--add')
+        assert res.returncode==1 and why in res.stderr

@@ -2,6 +2,7 @@
 """Put the results of several finished runs of miniai-train into one JSON file, for pages to show.
 
     python tools/collect_runs.py miniai/data/results/fashion_mnist_5_epochs.json RUN_FOLDER … --machine "2 cores of …"
+    python tools/collect_runs.py --add …            more seeds into a file that is there; where they ran elsewhere, each of them says so
 """
 import argparse, json
 from pathlib import Path
@@ -19,11 +20,22 @@ def collect(folders, machine):
     options = ' '.join(option(k, v) for k,v in shared['training'][0].items() if v is not None)
     return dict(command=f'miniai-train {options} --seed SEED', machine=machine, versions=shared['versions'][0], runs=runs)
 
+def add(old, new):
+    "The runs of `new` after those of `old`; what is different about machine and versions is noted in each of them"
+    if old['command']!=new['command']: raise SystemExit(f"The runs in the file have other options: {old['command']} and not {new['command']}")
+    if twice := {o['seed'] for o in old['runs']}&{o['seed'] for o in new['runs']}: raise SystemExit(f'In the file there are runs with these seeds already: {sorted(twice)}')
+    other = {k: new[k] for k in ('machine','versions') if new[k]!=old[k]}
+    if 'versions' in other: other['versions'] = {k: v for k,v in new['versions'].items() if old['versions'].get(k)!=v}
+    return {**old, 'runs': sorted([*old['runs'], *({**o, **other} for o in new['runs'])], key=lambda o: o['seed'])}
+
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('out', type=Path, help='the JSON file to write')
     p.add_argument('folder', type=Path, nargs='+', help='folders of finished runs')
+    p.add_argument('--add', action='store_true', help='add the runs to those in the file')
     p.add_argument('--machine', required=True, help='what they ran on, in words')
     args = p.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(collect(args.folder, args.machine), indent=1) + '\n', encoding='utf-8')
+    res = collect(args.folder, args.machine)
+    if args.add: res = add(json.loads(args.out.read_text(encoding='utf-8')), res)
+    args.out.write_text(json.dumps(res, indent=1) + '\n', encoding='utf-8')
