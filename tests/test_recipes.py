@@ -1,6 +1,7 @@
 "Recipes by hand, by the command, interrupted, and on data they were not made for"
-import json
+import json, shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest, torch
 from conftest import python
@@ -16,6 +17,16 @@ from miniai.train import RECIPE_NAMES, load_run, run_training
 from miniai.xtras import set_seed
 
 OPTIONS = ('--recipe', '94', '--limit', '400', '--bs', '32', '--epochs', '4', '--device', 'cpu')
+
+@pytest.fixture(scope='module')
+def run_once(tmp_path_factory):
+    "The folder of a short run, for `finished`"
+    folder = tmp_path_factory.mktemp('runs')/'o'
+    run_training(1, 64, recipe='94', limit=300, device='cpu', out=folder, quiet=True)
+    return folder
+
+@pytest.fixture
+def finished(run_once, tmp_path): return Path(shutil.copytree(run_once, tmp_path/'finished'))
 
 def test_the_command_knows_the_names_without_torch():
     assert RECIPE_NAMES==tuple(RECIPES)
@@ -36,23 +47,25 @@ def test_a_recipe_trains_on_all_images_and_says_so(tmp_path):
     assert (config['training']['recipe'], config['training']['epochs'], config['training']['lr'])==('94', 1, 1.2)
     assert config['model']['kind']=='narrow' and config['mirror'] and 'valid_loss' not in config['history'][0]
 
-def test_what_is_loaded_answers_for_both_sides(tmp_path):
-    run_training(1, 64, recipe='94', limit=300, device='cpu', out=tmp_path/'o', quiet=True)
-    run,x = load_run(tmp_path/'o', 'cpu'),get_dls(limit=10).valid.x[0]
+def test_what_is_loaded_answers_for_both_sides(finished):
+    run,x = load_run(finished, 'cpu'),get_dls(limit=10).valid.x[0]
     both = torch.cat([run.prepare(x), run.prepare(x).flip(-1)])
     with torch.inference_mode(): want = run.model(both).softmax(1).mean(0)
     assert [run.predict(x).probs[k] for k in run.classes]==pytest.approx(want.tolist())
     assert run.predict(x).probs==pytest.approx(run.predict(x.flip(-1)).probs)
 
-def test_the_accuracy_is_that_of_both_sides(tmp_path):
-    run = run_training(2, 64, recipe='94', limit=2000, device='cpu', out=tmp_path/'o', quiet=True)
-    right = twice = 0
+def test_the_accuracy_is_that_of_both_sides_and_the_loss_without_smoothing(finished):
+    run = load_run(finished, 'cpu')
+    right,twice,losses = 0,0,[]
     with torch.inference_mode():
         for xb,yb in get_dls(valid=0, limit=10).test:
-            one,other = run.model(xb).softmax(1),run.model(xb.flip(-1)).softmax(1)
-            right,twice = right+(one.argmax(1)==yb).sum().item(),twice+((one+other).argmax(1)==yb).sum().item()
+            out = run.model(xb)
+            both = out.softmax(1)+run.model(xb.flip(-1)).softmax(1)
+            right,twice = right+(out.argmax(1)==yb).sum().item(),twice+(both.argmax(1)==yb).sum().item()
+            losses.append(nn.functional.cross_entropy(out, yb, reduction='none'))
     r = run.config['result']
     assert (r['plain_accuracy'], r['accuracy'])==pytest.approx((right/10_000, twice/10_000), abs=2e-4) and right!=twice
+    assert r['loss']==pytest.approx(torch.cat(losses).mean().item(), rel=1e-3) and 'mirror' in repr(run)
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     whole = run_training(4, 32, recipe='94', limit=400, device='cpu', out=tmp_path/'whole', quiet=True)
@@ -79,12 +92,11 @@ def test_loaders_that_are_no_tensors():
     with pytest.raises(TypeError, match='TensorLoader'): recipe_learner(RECIPES['94'], DataLoaders([1]))
 
 @pytest.mark.parametrize('broken_part', [dict(before=[2,1]), dict(before=[2,1,-1]), dict(after=[0,1,10**6]), dict(kind='other'), dict(nfs=[16,48,10**9])])
-def test_a_damaged_description(tmp_path, broken_part):
-    run_training(1, 64, recipe='94', limit=200, device='cpu', out=tmp_path, quiet=True)
-    config = json.loads((tmp_path/'config.json').read_text())
+def test_a_damaged_description(finished, broken_part):
+    config = json.loads((finished/'config.json').read_text())
     config['model'].update(broken_part)
-    (tmp_path/'config.json').write_text(json.dumps(config))
-    with pytest.raises(ValueError, match='cannot be read'): load_run(tmp_path)
+    (finished/'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='cannot be read'): load_run(finished)
 
 # the parts -------------------------------------------------------------------------------------------------
 
@@ -163,16 +175,10 @@ def test_a_stage_without_a_way_in():
     with pytest.raises(ValueError, match='at least one convolution'): narrow_net(before=(2,0,1))
 
 @pytest.mark.parametrize('broken_part', [dict(mirror='no'), dict(result=dict(split='test', accuracy=.5, images=10, plain_accuracy='x')), dict(model_before=[2,0,1]), dict(shape=[1,4,4])])
-def test_other_damage(tmp_path, broken_part):
-    run_training(1, 64, recipe='94', limit=200, device='cpu', out=tmp_path, quiet=True)
-    config = json.loads((tmp_path/'config.json').read_text())
+def test_other_damage(finished, broken_part):
+    config = json.loads((finished/'config.json').read_text())
     if 'model_before' in broken_part: config['model']['before'] = broken_part['model_before']
     elif 'shape' in broken_part: config['images']['shape'] = broken_part['shape']
     else: config.update(broken_part)
-    (tmp_path/'config.json').write_text(json.dumps(config))
-    with pytest.raises(ValueError, match='is not what it should be'): load_run(tmp_path)
-
-def test_the_loss_is_that_without_smoothing(tmp_path):
-    run = run_training(1, 64, recipe='94', limit=600, device='cpu', out=tmp_path/'o', quiet=True)
-    with torch.inference_mode(): losses = torch.cat([nn.functional.cross_entropy(run.model(xb), yb, reduction='none') for xb,yb in get_dls(valid=0, limit=10).test])
-    assert run.config['result']['loss']==pytest.approx(losses.mean().item(), abs=1e-3) and 'mirror' in repr(run)
+    (finished/'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError, match='is not what it should be'): load_run(finished)
