@@ -341,7 +341,7 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
        ): # `History`
     "Train, validate, or both; returns what was measured"
     self._check_call(n_epochs)
-    old = self.cbs
+    old,grad = self.cbs,torch.is_grad_enabled()
     try:
         self._prepare(n_epochs, train, valid, cbs)
         if train: self._new_opt(self.lr if lr is None else lr)
@@ -349,7 +349,9 @@ def fit(self:Learner, n_epochs:int=1, # How often to go through the data
     except (MemoryError, RuntimeError) as e:
         self._explain_memory(e)
         raise
-    finally: self.cbs,self._methods = old,None
+    finally:
+        self.cbs,self._methods = old,None
+        torch.set_grad_enabled(grad)
     return self.history
 
 # %% ../nbs/03_learner.ipynb #c6bcf24a

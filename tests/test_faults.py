@@ -473,7 +473,7 @@ def test_ctrl_c_at_random_moments(tmp_path, quick):
     print(f"100 × Ctrl-C: {dict(count)}; nothing was left behind, no finished epoch was lost")
     assert count['interrupted']>80
 
-PLACES = str(Path(miniai.__file__).parent),contextlib.__file__,torch.amp.autocast_mode.__file__
+PLACES = str(Path(miniai.__file__).parent),contextlib.__file__,torch.amp.autocast_mode.__file__,torch.autograd.grad_mode.__file__
 
 class CtrlC:
     """Raise the signal at the `nth` time at `place`, one of `seen`; without a place only look which there are.
@@ -505,8 +505,8 @@ def test_ctrl_c_at_every_place(tmp_path, quick):
     learn = new()
     with CtrlC() as every: fit(learn, tmp_path/'every', [])
     places = every.seen
-    delicate = [k for k in places if any(o in str(k) for o in ('cleanup','_fit','checkpoint.py','uninterrupted','replacing','Hook','before_fit','_leave','after_epoch','autocast'))]
-    chosen = delicate + [k for k in places if k not in delicate][::4]
+    delicate = [k for k in places if any(o in str(k) for o in ('cleanup','_fit','checkpoint.py','uninterrupted','replacing','Hook','before_fit','_leave','after_epoch','autocast','grad_mode'))]
+    chosen = delicate + [k for k in places if k not in delicate][::4] + [k for k in places if 'grad_mode' in str(k)]*8       # those are for each batch and for whole epochs
     rng,want,wrong,count = random.Random(0),unbroken(n=2),{},Counter()
     for i,place in enumerate(chosen):
         learn,done,folder = new(),[],tmp_path/str(i)
