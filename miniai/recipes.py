@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'conv_unit', 'Residual', 'ScaledMax', 'Whitening', 'narrow_net', 'FlipInTurn', 'Recipe', 'recipe_opt',
-           'recipe_sched', 'recipe_loaders', 'recipe_learner']
+           'recipe_sched', 'recipe_loaders', 'PlannedCB', 'recipe_learner']
 
 # %% ../nbs/12_recipes.ipynb #78e5e5a0
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from . import accel
 from .augment import RandCrop, RandErase, tfm_batch
 from .datasets import DataLoaders, TensorLoader
 from .init import BatchTransformCB
-from .learner import Accuracy, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner, _as_list
+from .learner import Accuracy, Callback, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner, _as_list
 from .sgd import BatchSchedCB
 
 # %% ../nbs/12_recipes.ipynb #5f6588c4
@@ -115,6 +115,7 @@ class Recipe:
     smooth:float=.1 # Label smoothing
     pad:int=0 # Images are shifted by up to so many pixels
     erase:float=0. # Side of the patches that are erased, as a share of the image's
+    flip:bool=True # Show mirror images, in turn; not for what has a left and a right, as letters do
 
 RECIPES = {'94': Recipe(8), '5-epochs': Recipe(5), '20-epochs': Recipe(20, nfs=(32,64,128), pad=1),
            '50-epochs': Recipe(50, nfs=(32,64,128), pad=1, erase=.2)}
@@ -135,12 +136,20 @@ def recipe_sched(recipe, opt, n # Number of batches of an epoch
 
 # %% ../nbs/12_recipes.ipynb #66117812
 def recipe_loaders(recipe, dls):
-    "`dls` with a `FlipInTurn` to train"
+    "`dls` with a `FlipInTurn` to train, or without `flip` with a plain `TensorLoader`"
     o = dls.train
     if not isinstance(o, TensorLoader): raise TypeError(f'A recipe wants its images in memory, in a TensorLoader as get_dls makes it; got {type(o).__name__}')
     if min(o.x.shape[-2:]) < 2**len(recipe.nfs): raise ValueError(f'The images have {o.x.shape[-2]}×{o.x.shape[-1]} pixels; this recipe halves them {len(recipe.nfs)} times, so they need {2**len(recipe.nfs)} at least')
-    train = FlipInTurn(o.x, o.y, recipe.bs, o.shuffle, o.mean, o.std, drop_last=len(o.x)>=recipe.bs)
+    train = (FlipInTurn if recipe.flip else TensorLoader)(o.x, o.y, recipe.bs, o.shuffle, o.mean, o.std, drop_last=len(o.x)>=recipe.bs)
     return DataLoaders(train, dls.valid, dls.test, dls.classes)
+
+class PlannedCB(Callback):
+    "Refuse to train for another number of epochs than the schedule was made for"
+    in_trial = False
+    def __init__(self, epochs:int): self.epochs = epochs
+    def before_fit(self, learn):
+        if 'train' not in learn.phases or learn.n_epochs==self.epochs: return
+        raise ValueError(f'This recipe, and its schedule, are made for {self.epochs} epochs, not for {learn.n_epochs}; for another number take replace(recipe, epochs={learn.n_epochs}), with replace from dataclasses')
 
 def recipe_learner(recipe, # `Recipe`
                    dls, # `DataLoaders` of `TensorLoader`s, with class names
@@ -157,5 +166,5 @@ def recipe_learner(recipe, # `Recipe`
     sched = BatchSchedCB(partial(recipe_sched, recipe, n=len(dls.train)))
     tfms = [RandCrop(recipe.pad)]*(recipe.pad>0) + [RandErase(recipe.erase)]*(recipe.erase>0)
     more = [BatchTransformCB(partial(tfm_batch, tfm_x=nn.Sequential(*tfms)), on_val=False)]*bool(tfms)
-    cbs = [place, MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *more, *quick, *_as_list(cbs)]
+    cbs = [place, PlannedCB(recipe.epochs), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *more, *quick, *_as_list(cbs)]
     return TrainLearner(model.to(place.device), dls, nn.CrossEntropyLoss(label_smoothing=recipe.smooth), recipe.lr, cbs, partial(recipe_opt, recipe, **opt_kwargs))

@@ -182,3 +182,16 @@ def test_other_damage(finished, broken_part):
     else: config.update(broken_part)
     (finished/'config.json').write_text(json.dumps(config))
     with pytest.raises(ValueError, match='is not what it should be'): load_run(finished)
+
+def test_another_number_of_epochs_is_refused():
+    learn = recipe_learner(replace(RECIPES['94'], epochs=2, bs=64), get_dls(limit=128))
+    for n in (1, 3):
+        with pytest.raises(ValueError, match=f'made for 2 epochs, not for {n}; .*replace'): learn.fit(n)
+    assert learn.fit(1, train=False)['valid_loss'] and len(learn.fit(2))==2
+
+def test_without_mirror_images():
+    learn = recipe_learner(replace(RECIPES['94'], epochs=1, bs=64, flip=False), get_dls(limit=128))
+    assert type(learn.dls.train) is TensorLoader
+    xb,_ = next(iter(TensorLoader(learn.dls.train.x, learn.dls.train.y, 128, mean=learn.dls.train.mean, std=learn.dls.train.std)))
+    seen = torch.cat([o for o,_ in learn.dls.train])
+    assert torch.equal(seen.sum((1,2,3)).sort()[0], xb.sum((1,2,3)).sort()[0]) and all((o==xb).flatten(1).all(1).any() for o in seen)

@@ -13,7 +13,7 @@ def collect(folders, machine):
     shared = {'training': [{k: v for k,v in c['training'].items() if k!='seed'} for c in configs], 'versions': [c['versions'] for c in configs]}
     for k,v in shared.items():
         if any(o!=v[0] for o in v): raise SystemExit(f'The runs differ in their {k}: {v}')
-    runs = [dict(seed=c['training']['seed'], seconds=round(sum(o['time'] for o in c['history']), 1), valid_accuracy=c['history'][-1].get('valid_accuracy'),
+    runs = [dict(seed=c['training']['seed'], seconds=round(sum(o['time'] for o in c['history']), 1), fastest_epoch=round(min(o['time'] for o in c['history']), 1), valid_accuracy=c['history'][-1].get('valid_accuracy'),
                  test_accuracy=c['result']['accuracy'], plain_accuracy=c['result'].get('plain_accuracy'), test_images=c['result']['images']) for c in configs]
     runs = [{k: v for k,v in o.items() if v is not None} for o in runs]
     def option(k, v): return f'--{k} {v}' if not isinstance(v, bool) else f'--{k}' if v else f'--no-{k}'
