@@ -177,7 +177,7 @@ def _guard(self:MixedPrecision, model):
     def careful(m, x, *args, **kwargs):
         if len(m.stride)<3 and x.shape[-1]>=m.stride[-1]: return type(m).forward(m, x, *args, **kwargs)
         on = torch.is_autocast_enabled('cpu')
-        torch.set_autocast_enabled('cpu', False)
+        torch.set_autocast_enabled('cpu', False)        # not `with torch.autocast`, which counts, and a Ctrl-C can spoil the count (see below)
         try: return type(m).forward(m, x.float(), *args, **kwargs)
         finally: torch.set_autocast_enabled('cpu', on)
     for m in model.modules():
