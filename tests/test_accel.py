@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from miniai.accel import Around, ChannelsLast, Compile, GradAccum, GradClip, KeepMemory, MixedPrecision, fast, low_precision
+from miniai import accel
+from miniai.accel import Around, ChannelsLast, Compile, GradAccum, GradClip, KeepMemory, MixedPrecision, cpu_prefers, fast, low_precision
 from miniai.activations import ActivationStats
 from miniai.augment import CapturePreds, TTACB
 from miniai.datasets import DataLoaders, TensorLoader
@@ -128,6 +129,19 @@ def test_fast_says_what_it_does():
     cbs,kw,said = fast('cpu')
     assert ('bfloat16' in said)==(low_precision('cpu') is not None)==any(isinstance(o, MixedPrecision) for o in cbs) and 'channels-last' in said and kw=={'fused': True}
     assert fast('mps')==([], {}, 'float32, for nothing is known to be faster here')
+
+@pytest.mark.parametrize('has,faster', [(True, True), (True, False), (False, True)])
+def test_short_numbers_only_where_they_are_faster(monkeypatch, has, faster):
+    for o in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'): monkeypatch.setattr(torch.cpu, o, lambda: has, raising=False)
+    monkeypatch.setattr(accel, 'cpu_prefers', lambda dtype: faster)
+    assert low_precision('cpu')==(torch.bfloat16 if has and faster else None)
+
+def test_what_a_cpu_prefers():
+    trial = cpu_prefers.__wrapped__                     # without the cache
+    assert not trial(torch.float64) and trial(torch.float32, by=.1) and not trial(torch.float32, by=10)
+    with torch.autocast('cpu', torch.bfloat16): assert trial(torch.float32, by=.1) and not trial(torch.float32, by=10)
+    state = torch.get_rng_state()
+    assert cpu_prefers(torch.bfloat16)==cpu_prefers(torch.bfloat16) and torch.equal(state, torch.get_rng_state())
 
 def test_around_passes_everything_on():
     opt = optim.SGD([nn.Parameter(torch.zeros(1))], .5)
