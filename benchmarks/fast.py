@@ -148,7 +148,7 @@ WHAT = {'images': ('images a second', images, 5), 'loop': ('images a second, mem
 
 def turned(xs, i): return xs[i%len(xs):] + xs[:i%len(xs)]
 
-def main(names, path, machine):
+def main(names, path, machine, rounds=None):
     old = list(csv.DictReader(path.open())) if path.exists() else []
     rows = [o for o in old if o['what'] not in [WHAT[n][0] for n in names]]
     for name in names:
@@ -157,10 +157,10 @@ def main(names, path, machine):
         if name in ('overhead', 'data', 'step'):                        # the first time is not counted
             for f in variants.values(): f()
         new = []
-        for i in range(reps):
+        for i in range(rounds or reps):
             for k,f in turned(list(variants.items()), i):        # somebody else begins each time
                 new.append(dict(what=what, variant=k, round=i+1, value=round(f(), 1), torch=torch.__version__, machine=machine, date=time.strftime('%Y-%m-%d')))
-                print(f"{what} {i+1}/{reps} {k}: {new[-1]['value']:,}", file=sys.stderr, flush=True)
+                print(f"{what} {i+1}/{rounds or reps} {k}: {new[-1]['value']:,}", file=sys.stderr, flush=True)
         for k in variants: print(f"{what:32} {k:36} {statistics.median(o['value'] for o in new if o['variant']==k):12,.1f}")
         rows += new
         with path.open('w', newline='') as f:
@@ -173,6 +173,7 @@ if __name__=='__main__':
     p.add_argument('what', nargs='*', help=', '.join(WHAT))
     p.add_argument('--out', type=Path, default=RESULTS, help='default: %(default)s')
     p.add_argument('--machine', default=f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads', help='what it runs on, in words')
+    p.add_argument('--rounds', type=int, help='how many times round (default: 5 to 15, which depends on what is measured)')
     for o in ('--peak', '--speed'): p.add_argument(o, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.peak: print(peak(args.peak))
@@ -180,4 +181,4 @@ if __name__=='__main__':
     else:
         unknown = [o for o in args.what if o not in WHAT]
         if unknown: sys.exit(f'There is no {unknown[0]}; there are {", ".join(WHAT)}')
-        main(args.what or list(WHAT), args.out, args.machine)
+        main(args.what or list(WHAT), args.out, args.machine, args.rounds)

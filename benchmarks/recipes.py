@@ -4,6 +4,7 @@
     python benchmarks/recipes.py parts              one thing changed at a time, 5 epochs, into nbs/results/recipes.csv (an hour on one core)
     python benchmarks/recipes.py parts "no flips"   some of them; --seeds 0 1 2
     python benchmarks/recipes.py race               epochs of the course's recipe, and in between five runs of --recipe 94, into nbs/results/race.csv
+    python benchmarks/recipes.py race --seeds 0 --out nbs/results/race_float32.csv      on another machine, into another file
     python benchmarks/recipes.py course             the course's recipe to its end, in bfloat16, and then the test set, into nbs/results/course.csv
 
 Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at the end of a race and of the course's recipe. A row for each
@@ -18,7 +19,7 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import OneCycleLR
 
-from miniai.accel import fast
+from miniai.accel import fast, low_precision
 from miniai.augment import RandCrop, RandFlip, TTACB, tfm_batch
 from miniai.conv import def_device
 from miniai.datasets import DataLoaders, TensorLoader, get_dls
@@ -138,7 +139,8 @@ def race(path, seeds, epochs=2):
             subprocess.run([sys.executable, '-m', 'miniai.train', '--recipe', '94', '--seed', seed, '--out', str(out), '--quiet'], check=True)
             config = json.loads((out/'config.json').read_text())
             res = dict(seconds=round(sum(o['time'] for o in config['history']), 1), test_accuracy=round(config['result']['accuracy'], 4), plain_accuracy=round(config['result']['plain_accuracy'], 4))
-        note(path, dict(what=what, seed=seed, seconds=res.pop('seconds'), command_seconds=round(time.perf_counter()-start, 1), test_accuracy=res.get('test_accuracy', ''), plain_accuracy=res.get('plain_accuracy', ''), **about()))
+        note(path, dict(what=what, seed=seed, seconds=res.pop('seconds'), command_seconds=round(time.perf_counter()-start, 1), test_accuracy=res.get('test_accuracy', ''), plain_accuracy=res.get('plain_accuracy', ''),
+                        numbers='float32' if what=='course epoch' or not low_precision(def_device) else str(low_precision(def_device)).split('.')[1], **about()))
 
 def course(path, seeds):
     done = {int(o['seed']) for o in read(path)}
@@ -165,9 +167,10 @@ if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('what', choices=['parts', 'race', 'course'])
     p.add_argument('names', nargs='*', help='of parts: which variants')
+    p.add_argument('--out', type=Path, help='default: recipes.csv, race.csv or course.csv in nbs/results')
     p.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 for parts, 0 to 4 for the race, 0 for the course')
     args = p.parse_args()
     if wrong := [o for o in args.names if o not in PARTS]: raise SystemExit(f'There is no variant {wrong[0]!r}; there are: ' + ', '.join(PARTS))
-    if args.what=='parts': parts(FOLDER/'recipes.csv', args.names, args.seeds or [0, 1])
-    elif args.what=='race': race(FOLDER/'race.csv', args.seeds or range(5))
-    else: course(FOLDER/'course.csv', args.seeds or [0])
+    if args.what=='parts': parts(args.out or FOLDER/'recipes.csv', args.names, args.seeds or [0, 1])
+    elif args.what=='race': race(args.out or FOLDER/'race.csv', args.seeds or range(5))
+    else: course(args.out or FOLDER/'course.csv', args.seeds or [0])
