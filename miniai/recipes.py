@@ -118,7 +118,7 @@ class Recipe:
     flip:bool=True # Show mirror images, in turn; not for what has a left and a right, as letters do
 
 RECIPES = {'94': Recipe(8), '5-epochs': Recipe(5), '20-epochs': Recipe(20, nfs=(32,64,128), pad=1),
-           '50-epochs': Recipe(50, nfs=(32,64,128), pad=1, erase=.2)}
+           '50-epochs': Recipe(50, nfs=(32,64,128), pad=1, erase=.2), '50-epochs-wide': Recipe(50, nfs=(32,128,256), pad=1, erase=.2)}
 
 # %% ../nbs/12_recipes.ipynb #24d2fa20
 def recipe_opt(recipe, params, lr, **kwargs):

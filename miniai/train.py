@@ -19,7 +19,7 @@ from time import sleep, strftime
 from . import __version__
 
 # %% ../nbs/13_train.ipynb #119dc0ad
-RECIPE_NAMES = ('94', '5-epochs', '20-epochs', '50-epochs')
+RECIPE_NAMES = ('94', '5-epochs', '20-epochs', '50-epochs', '50-epochs-wide')
 DEFAULTS = dict(epochs=5, bs=1024, lr=2e-2)
 
 def parser():
