@@ -72,6 +72,7 @@ def test_runs_are_collected_and_others_added(tmp_path):
     assert collect([2], 'mine').returncode==0 and collect([0,1], 'yours', '--add').returncode==0
     res = json.loads((tmp_path/'all.json').read_text())
     assert [(o['seed'], o.get('machine')) for o in res['runs']]==[(0, 'yours'), (1, 'yours'), (2, None)] and res['machine']=='mine'
+    assert 'channels-last' in res['numbers'] and not any('numbers' in o for o in res['runs'])
     assert all(0<=o['test_accuracy']<=1 and o['seconds']>0 and 'versions' not in o for o in res['runs'])
     for seed,why in ((0, 'seeds already: [0]'), (3, 'other options')):
         res = collect([seed], 'mine', '--add')

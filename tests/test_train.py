@@ -39,6 +39,7 @@ def test_a_run_says_what_it_does_and_leaves_everything(out):
     assert Image.open(out/'curve.png').width>400
     config = json.loads((out/'config.json').read_text())
     assert config['versions']['torch']==torch.__version__ and config['training']['epochs']==2 and config['history'][1]['valid_loss']==float(rows[1]['valid_loss'])
+    assert f"numbers   {config['numbers']}\n" in (out.parent/'log').read_text()
 
 def test_quiet_prints_the_result_only(tmp_path):
     res = command(*FAST, '--quiet', '--out', tmp_path/'q')

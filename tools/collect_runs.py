@@ -8,9 +8,9 @@ import argparse, json
 from pathlib import Path
 
 def collect(folders, machine):
-    "Options, measures, versions and the machine of the runs in `folders`; options and versions have to be the same but for the seed"
+    "Options, measures, versions and the machine of the runs in `folders`; options, versions and the kind of numbers have to be the same but for the seed"
     configs = [json.loads((o/'config.json').read_text(encoding='utf-8')) for o in folders]
-    shared = {'training': [{k: v for k,v in c['training'].items() if k!='seed'} for c in configs], 'versions': [c['versions'] for c in configs]}
+    shared = {'training': [{k: v for k,v in c['training'].items() if k!='seed'} for c in configs], 'versions': [c['versions'] for c in configs], 'numbers': [c.get('numbers') for c in configs]}
     for k,v in shared.items():
         if any(o!=v[0] for o in v): raise SystemExit(f'The runs differ in their {k}: {v}')
     runs = [dict(seed=c['training']['seed'], seconds=round(sum(o['time'] for o in c['history']), 1), fastest_epoch=round(min(o['time'] for o in c['history']), 1), valid_accuracy=c['history'][-1].get('valid_accuracy'),
@@ -18,13 +18,13 @@ def collect(folders, machine):
     runs = [{k: v for k,v in o.items() if v is not None} for o in runs]
     def option(k, v): return f'--{k} {v}' if not isinstance(v, bool) else f'--{k}' if v else f'--no-{k}'
     options = ' '.join(option(k, v) for k,v in shared['training'][0].items() if v is not None)
-    return dict(command=f'miniai-train {options} --seed SEED', machine=machine, versions=shared['versions'][0], runs=runs)
+    return dict(command=f'miniai-train {options} --seed SEED', machine=machine, numbers=shared['numbers'][0], versions=shared['versions'][0], runs=runs)
 
 def add(old, new):
     "The runs of `new` after those of `old`; what is different about machine and versions is noted in each of them"
     if old['command']!=new['command']: raise SystemExit(f"The runs in the file have other options: {old['command']} and not {new['command']}")
     if twice := {o['seed'] for o in old['runs']}&{o['seed'] for o in new['runs']}: raise SystemExit(f'In the file there are runs with these seeds already: {sorted(twice)}')
-    other = {k: new[k] for k in ('machine','versions') if new[k]!=old[k]}
+    other = {k: new[k] for k in ('machine','numbers','versions') if new[k]!=old.get(k)}
     if 'versions' in other: other['versions'] = {k: v for k,v in new['versions'].items() if old['versions'].get(k)!=v}
     return {**old, 'runs': sorted([*old['runs'], *({**o, **other} for o in new['runs'])], key=lambda o: o['seed'])}
 
