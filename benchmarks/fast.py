@@ -2,7 +2,7 @@
 """What page 10 shows: how fast our loop is, what each callback of it brings, and what the data path costs, all against plain loops written by hand.
 
     python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about fifteen minutes on two cores)
-    python benchmarks/fast.py images          only one of: images, loop, overhead, data, memory, step
+    python benchmarks/fast.py images          only one of: images, short, loop, overhead, data, memory, step
 
 In each time round every variant runs once, each time another one first, so that all of them meet the same weather. One row for each value.
 """
@@ -17,6 +17,7 @@ from torch import nn, optim
 from miniai.accel import ChannelsLast, Compile, KeepMemory, MixedPrecision, fast, keep_memory
 from miniai.datasets import DataLoaders, TensorLoader, get_dls, load_dd
 from miniai.learner import Accuracy, DeviceCB, MetricsCB, ProgressCB, TrainLearner
+from miniai.recipes import RECIPES, narrow_net
 from miniai.resnet import act_gr, get_resnet
 from miniai.xtras import set_seed
 
@@ -46,15 +47,15 @@ def seconds(f):
 # what is measured: each is a dict from variants to functions that give one value -----------------------------------
 
 def training(variant):
-    "A function that trains the ResNet of page 07 for `n` steps, the way `variant` says, with AdamW and batches of 1,024"
+    "A function that trains the ResNet of page 07, or the network of `SHORT`, for `n` steps, the way `variant` says, with AdamW and batches of 1,024"
     full = get_dls(bs=1024).train
     def dls(n): return DataLoaders(TensorLoader(full.x[:1024*n], full.y[:1024*n], 1024, mean=full.mean, std=full.std), None)
     set_seed(0)
-    model = get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu')
+    model = NETS[SHORT[variant][0] if variant in SHORT else 'page 07']()
     if 'by hand' in variant:
         opt = optim.AdamW(model.parameters(), 1e-3)
         return lambda n: hand_written(dls(n).train, model, opt, **VARIANTS[variant])
-    opt,cbs = VARIANTS[variant]
+    opt,cbs = SHORT[variant][1:] if variant in SHORT else VARIANTS[variant]
     return lambda n: fit(dls(n), model, opt, *cbs())
 
 def speed(variant):
@@ -68,6 +69,7 @@ def peak(variant):
     training(variant)(4)
     return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])/1024
 
+NETS = {'page 07': lambda: get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu'), 'the widest of page 12': lambda: narrow_net(RECIPES['50-epochs-wide'].nfs)}
 BF16,ADAMW,FUSED = torch.bfloat16,optim.AdamW,partial(optim.AdamW, fused=True)
 VARIANTS = {'by hand': {},
             'fit': (ADAMW, lambda: []),
@@ -81,6 +83,9 @@ VARIANTS = {'by hand': {},
             'fit, all of fast()': (FUSED, lambda: fast('cpu')[0]),
             'fit, all of fast(), compiled': (FUSED, lambda: [*fast('cpu')[0], Compile()])}
 
+LONG = [KeepMemory, ChannelsLast]               # all of `fast` but the short numbers
+SHORT = {f'{net}, {nm}': (net, FUSED, lambda more=more: [o() for o in LONG] + more) for net in NETS for nm,more in (('float32', []), ('bfloat16', [MixedPrecision(BF16)]))}
+
 def alone(*args):
     "The number that this program prints when it is called with `args`"
     return float(subprocess.run([sys.executable, __file__, *args], capture_output=True, text=True, check=True).stdout.split()[-1])
@@ -88,6 +93,10 @@ def alone(*args):
 def images():
     "Images a second, each variant in a process of its own, because of the memory that is kept"
     return {k: partial(alone, '--speed', k) for k in VARIANTS}
+
+def short():
+    "The same with everything else that is fast, with and without short numbers"
+    return {k: partial(alone, '--speed', k) for k in SHORT}
 
 def loop():
     "The same for the loop alone: with the memory kept, so that both have the same"
@@ -143,7 +152,7 @@ def step():
         return lambda: 1e6*seconds(run)/n
     return {'AdamW': make(), 'foreach': make(foreach=True), 'fused': make(fused=True), 'compiled': make(torch.tensor(1e-3), True)}
 
-WHAT = {'images': ('images a second', images, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
+WHAT = {'images': ('images a second', images, 5), 'short': ('images a second, short or not', short, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
         'step': ('microseconds a step of AdamW', step, 15)}
 
 def turned(xs, i): return xs[i%len(xs):] + xs[:i%len(xs)]

@@ -129,7 +129,7 @@ def cpu_prefers(dtype, n:int=512, by:float=1.2):
     "Whether this CPU multiplies `n` by `n` matrices of `dtype` at least `by` times as fast as those of `float32`; tried once, which takes some hundredths of a second"
     def fastest(dtype):
         x,times = torch.ones(n, n, dtype=dtype, device='cpu'),[]
-        for _ in range(5):
+        for _ in range(10):
             start = time.perf_counter(); x@x
             times.append(time.perf_counter()-start)
         return min(times)
