@@ -117,6 +117,7 @@ def write(path, rows):
     "Append `rows` to the CSV file"
     path.parent.mkdir(exist_ok=True)
     new = not path.exists()
+    if not new and next(csv.reader(path.open(encoding='utf-8')))!=list(rows[0]): raise SystemExit(f'{path} has other columns; choose another file with --out')
     with path.open('a', encoding='utf-8', newline='') as f:
         w = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
         if new: w.writeheader()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What page 10 shows: how fast our loop is, what each callback of it brings, and what the data path costs, all against plain loops written by hand.
 
-    python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about fifteen minutes on two cores)
-    python benchmarks/fast.py images          only one of: images, short, loop, overhead, data, memory, step
+    python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about twenty minutes on two cores)
+    python benchmarks/fast.py images          only one of: images, short, products, loop, overhead, data, memory, step
 
 In each time round every variant runs once, each time another one first, so that all of them meet the same weather. One row for each value.
 """
@@ -152,7 +152,16 @@ def step():
         return lambda: 1e6*seconds(run)/n
     return {'AdamW': make(), 'foreach': make(foreach=True), 'fused': make(fused=True), 'compiled': make(torch.tensor(1e-3), True)}
 
-WHAT = {'images': ('images a second', images, 5), 'short': ('images a second, short or not', short, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
+def products(n=512, tries=10):
+    "Thousand million operations a second of one core that multiplies `n` by `n` matrices: the trial of `cpu_prefers`"
+    def best(dtype):
+        x,threads = torch.ones(n, n, dtype=dtype),torch.get_num_threads()
+        torch.set_num_threads(1)
+        try: return 2*n**3/1e9/min(seconds(lambda: x@x) for _ in range(tries))
+        finally: torch.set_num_threads(threads)
+    return {str(o).split('.')[1]: partial(best, o) for o in (torch.float32, BF16)}
+
+WHAT = {'images': ('images a second', images, 5), 'short': ('images a second, short or not', short, 5), 'products': ('thousand million operations a second, one core', products, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
         'step': ('microseconds a step of AdamW', step, 15)}
 
 def turned(xs, i): return xs[i%len(xs):] + xs[:i%len(xs)]

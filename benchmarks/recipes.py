@@ -5,7 +5,7 @@
     python benchmarks/recipes.py parts "no flips"   some of them; --seeds 0 1 2
     python benchmarks/recipes.py race               epochs of the course's recipe, and in between five runs of --recipe 94, into nbs/results/race.csv
     python benchmarks/recipes.py race --seeds 0 --out nbs/results/race_float32.csv      on another machine, into another file
-    python benchmarks/recipes.py course             the course's recipe to its end, in bfloat16, and then the test set, into nbs/results/course.csv
+    python benchmarks/recipes.py course             the course's recipe to its end, with what is fast here, and then the test set, into nbs/results/course.csv
 
 Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at the end of a race and of the course's recipe. A row for each
 run (in the race: for each epoch of the course's recipe, and for each run). What is in the file is not run again; delete the file to have it made afresh.
@@ -19,7 +19,7 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import OneCycleLR
 
-from miniai.accel import fast, low_precision
+from miniai.accel import fast
 from miniai.augment import RandCrop, RandFlip, TTACB, tfm_batch
 from miniai.conv import def_device
 from miniai.datasets import DataLoaders, TensorLoader, get_dls
@@ -133,14 +133,14 @@ def race(path, seeds, epochs=2):
     for what,seed in order:
         if (what, seed) in done: continue
         start = time.perf_counter()
-        if what=='course epoch': res = dict(seconds=round(course_epoch(), 1))
+        if what=='course epoch': res = dict(seconds=round(course_epoch(), 1), numbers='float32')
         else:
             shutil.rmtree(out := folder/seed, ignore_errors=True)
             subprocess.run([sys.executable, '-m', 'miniai.train', '--recipe', '94', '--seed', seed, '--out', str(out), '--quiet'], check=True)
             config = json.loads((out/'config.json').read_text())
-            res = dict(seconds=round(sum(o['time'] for o in config['history']), 1), test_accuracy=round(config['result']['accuracy'], 4), plain_accuracy=round(config['result']['plain_accuracy'], 4))
+            res = dict(seconds=round(sum(o['time'] for o in config['history']), 1), test_accuracy=round(config['result']['accuracy'], 4), plain_accuracy=round(config['result']['plain_accuracy'], 4), numbers=config['numbers'])
         note(path, dict(what=what, seed=seed, seconds=res.pop('seconds'), command_seconds=round(time.perf_counter()-start, 1), test_accuracy=res.get('test_accuracy', ''), plain_accuracy=res.get('plain_accuracy', ''),
-                        numbers='float32' if what=='course epoch' or not low_precision(def_device) else str(low_precision(def_device)).split('.')[1], **about()))
+                        numbers=res['numbers'], **about()))
 
 def course(path, seeds):
     done = {int(o['seed']) for o in read(path)}

@@ -8,7 +8,7 @@ __all__ = ['ChannelsLast', 'Around', 'AroundCB', 'unwrapped', 'GradAccum', 'Grad
            'whole_batch_norm', 'AccelerateCB']
 
 # %% ../nbs/10_accel.ipynb #e347c1c5
-import ctypes, platform, time
+import ctypes, math, platform, time
 from functools import cache, partial
 from numbers import Real
 from types import MethodType
@@ -126,14 +126,20 @@ class GradClip(AroundCB):
 # %% ../nbs/10_accel.ipynb #d4602377
 @cache
 def cpu_prefers(dtype, n:int=512, by:float=1.2):
-    "Whether this CPU multiplies `n` by `n` matrices of `dtype` at least `by` times as fast as those of `float32`; tried once, which takes some hundredths of a second"
-    def fastest(dtype):
-        x,times = torch.ones(n, n, dtype=dtype, device='cpu'),[]
+    "Whether one core of this CPU multiplies `n` by `n` matrices of `dtype` at least `by` times as fast as those of `float32`; tried once, which takes about a tenth of a second"
+    xs,best = [torch.ones(n, n, dtype=o, device='cpu') for o in (torch.float32, dtype)],[math.inf]*2
+    threads,on = torch.get_num_threads(),torch.is_autocast_enabled('cpu')
+    try:
+        torch.set_num_threads(1)                    # of several, one that other work holds up holds up all
+        torch.set_autocast_enabled('cpu', False)
         for _ in range(10):
-            start = time.perf_counter(); x@x
-            times.append(time.perf_counter()-start)
-        return min(times)
-    with torch.autocast('cpu', enabled=False): return fastest(torch.float32) > by*fastest(dtype)
+            for i,x in enumerate(xs):               # in turns, so that both meet the same weather
+                start = time.perf_counter(); x@x
+                best[i] = min(best[i], time.perf_counter()-start)
+    finally:
+        torch.set_autocast_enabled('cpu', on)
+        torch.set_num_threads(threads)
+    return best[0] > by*best[1]
 
 def low_precision(device # Name of a device, or a `torch.device`
                  ): # `torch.bfloat16`, `torch.float16`, or `None` if the device is better at `float32`

@@ -518,13 +518,14 @@ def _compare(self:CheckpointCB, learn, state):
         new,old = fingerprint(getattr(learn.dls, k)),state['data'].get(k)
         if new!=old: raise CheckpointError(f'The {k} data are not the same: {_differences(old or {}, new)}')
     mine = _with_state(learn.cbs)
-    lost = [k for k in state['callbacks'] if k not in mine and k not in ('AccelerateCB', 'ProgressCB')]     # a training is the same without these
+    gone = [k for k in state['callbacks'] if k not in mine and k not in ('AccelerateCB', 'ProgressCB')]     # a training is the same without these
+    lost = [k for k in gone if state['callbacks'][k] is not None]
     if lost: raise CheckpointError(f'It has the state of callbacks that are not here: {", ".join(lost)}')
     kind = type(unwrapped(learn.opt)).__name__ if learn.opt else None
     saved_kind = state['optimizer'] and state['optimizer']['kind']
     if kind!=saved_kind: raise CheckpointError(f'It was made with the optimiser {saved_kind}; this one is {kind}')
     said = [_differences(state['versions'], {**versions(), 'device': str(_device(learn))})]
-    said += [f'without the state of {k}, which was not there' for k in mine if k not in state['callbacks']]
+    said += [f'without {k}' for k in gone] + [f'without the state of {k}, which was not there' for k in mine if k not in state['callbacks']]
     if any(said) and is_main(): warnings.warn(f'{self.folder} is continued under other conditions, so the numbers may differ: {"; ".join(filter(None, said))}', RuntimeWarning, stacklevel=2)
 
 def _differences(old, new):

@@ -7,6 +7,7 @@ import pytest, torch
 import torch.nn.functional as F
 from torch import nn, optim
 from torch.optim import lr_scheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from miniai import accel
 from miniai.accel import Around, ChannelsLast, Compile, GradAccum, GradClip, KeepMemory, MixedPrecision, cpu_prefers, fast, low_precision
@@ -139,9 +140,21 @@ def test_short_numbers_only_where_they_are_faster(monkeypatch, has, faster):
 def test_what_a_cpu_prefers():
     trial = cpu_prefers.__wrapped__                     # without the cache
     assert not trial(torch.float64) and trial(torch.float32, by=.1) and not trial(torch.float32, by=10)
-    with torch.autocast('cpu', torch.bfloat16): assert trial(torch.float32, by=.1) and not trial(torch.float32, by=10)
-    state = torch.get_rng_state()
-    assert cpu_prefers(torch.bfloat16)==cpu_prefers(torch.bfloat16) and torch.equal(state, torch.get_rng_state())
+    seen,state,threads = [],torch.get_rng_state(),torch.get_num_threads()
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+            if 'mm' in str(f): seen.append((args[0].dtype, torch.get_num_threads()))
+            return f(*args, **(kwargs or {}))
+    with torch.autocast('cpu', torch.bfloat16), Watch():
+        trial(torch.float64)
+        assert torch.is_autocast_enabled('cpu') and torch.get_num_threads()==threads
+    assert set(seen)=={(torch.float32, 1), (torch.float64, 1)} and torch.equal(state, torch.get_rng_state())
+
+def test_the_trial_is_made_once():
+    cpu_prefers(torch.bfloat16)
+    misses = cpu_prefers.cache_info().misses
+    cpu_prefers(torch.bfloat16)
+    assert cpu_prefers.cache_info().misses==misses
 
 def test_around_passes_everything_on():
     opt = optim.SGD([nn.Parameter(torch.zeros(1))], .5)

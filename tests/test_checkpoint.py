@@ -147,6 +147,14 @@ def test_other_conditions_are_told(tmp_path):
     learn = make(cbs=[RecorderCB(l=lambda cb: 1)])
     with pytest.warns(RuntimeWarning, match='without the state of RecorderCB'): learn.fit(N+1, cbs=CheckpointCB(tmp_path, resume=True))
 
+@pytest.mark.parametrize('before', [True, False])
+def test_another_cpu_may_choose_other_numbers(tmp_path, before):
+    short = lambda on: [MixedPrecision(torch.bfloat16)]*on
+    make(cbs=short(before)).fit(2, cbs=CheckpointCB(tmp_path))
+    learn = make(cbs=short(not before))
+    with pytest.warns(RuntimeWarning, match='without MixedPrecision' if before else 'without the state of MixedPrecision'): learn.fit(N, cbs=CheckpointCB(tmp_path, resume=True))
+    assert len(learn.history)==N
+
 def test_without_resume_a_run_is_not_written_over(tmp_path):
     run(tmp_path, [], n=2)
     with pytest.raises(FileExistsError, match='holds a run of 2 epochs already'): make().fit(N, cbs=CheckpointCB(tmp_path))
