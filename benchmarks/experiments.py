@@ -27,7 +27,7 @@ from miniai.init import BatchTransformCB, init_weights
 from miniai.learner import Accuracy, DeviceCB, MetricsCB, TrainLearner
 from miniai.resnet import GlobalAvgPool, ResBlock, act_gr
 from miniai.sgd import BatchSchedCB
-from miniai.xtras import set_seed
+from miniai.xtras import replacing, set_seed
 
 RESULTS = Path(__file__).resolve().parent.parent/'nbs'/'results'
 WIDTHS = (8,16,32,64,128,256)
@@ -100,10 +100,11 @@ def accuracies(learn):
     def accuracy(preds, targs): return round((preds.argmax(1)==targs).float().mean().item(), 4)
     return dict(test_accuracy=accuracy(*test.capture_preds()), test_accuracy_tta=accuracy(*test.tta()))
 
+def read(path): return list(csv.DictReader(path.open(encoding='utf-8'))) if path.exists() else []
+
 def run(name, path, variants, data, epochs, lr, seeds, test=False):
     "Train every variant with every seed that is not in the file yet"
-    rows = list(csv.DictReader(path.open(encoding='utf-8'))) if path.exists() else []
-    done,about = {(o['variant'], int(o['seed'])) for o in rows},dict(torch=torch.__version__, machine=machine(), date=time.strftime('%Y-%m-%d'))
+    done,about = {(o['variant'], int(o['seed'])) for o in read(path)},dict(torch=torch.__version__, machine=machine(), date=time.strftime('%Y-%m-%d'))
     dls,todo = get_dls(**data),[(v, s) for s in seeds for v in variants if (v, s) not in done]
     for i,(variant,seed) in enumerate(todo):
         learn,history = train(*variants[variant], dls, epochs, lr, seed)
@@ -114,13 +115,12 @@ def run(name, path, variants, data, epochs, lr, seeds, test=False):
         print(f'{name} {i+1}/{len(todo)}: {variant}, seed {seed}: {new[-1]}', flush=True)
 
 def write(path, rows):
-    "Append `rows` to the CSV file"
+    "Add `rows` to the CSV file, and the columns that it does not have yet"
     path.parent.mkdir(exist_ok=True)
-    new = not path.exists()
-    if not new and next(csv.reader(path.open(encoding='utf-8')))!=list(rows[0]): raise SystemExit(f'{path} has other columns; choose another file with --out')
-    with path.open('a', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, list(rows[0]), lineterminator='\n')
-        if new: w.writeheader()
+    rows = read(path) + rows
+    with replacing(path) as tmp, tmp.open('w', encoding='utf-8', newline='') as f:
+        w = csv.DictWriter(f, list(dict.fromkeys(k for o in rows for k in o)), restval='', lineterminator='\n')
+        w.writeheader()
         w.writerows(rows)
 
 if __name__=='__main__':

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
-from miniai.accel import ChannelsLast, Compile, KeepMemory, MixedPrecision, fast, keep_memory
+from miniai.accel import ChannelsLast, Compile, KeepMemory, MixedPrecision, fast, keep_memory, product_seconds
 from miniai.datasets import DataLoaders, TensorLoader, get_dls, load_dd
 from miniai.learner import Accuracy, DeviceCB, MetricsCB, ProgressCB, TrainLearner
 from miniai.recipes import RECIPES, narrow_net
@@ -83,8 +83,8 @@ VARIANTS = {'by hand': {},
             'fit, all of fast()': (FUSED, lambda: fast('cpu')[0]),
             'fit, all of fast(), compiled': (FUSED, lambda: [*fast('cpu')[0], Compile()])}
 
-LONG = [KeepMemory, ChannelsLast]               # all of `fast` but the short numbers
-SHORT = {f'{net}, {nm}': (net, FUSED, lambda more=more: [o() for o in LONG] + more) for net in NETS for nm,more in (('float32', []), ('bfloat16', [MixedPrecision(BF16)]))}
+def long(): return [o for o in fast('cpu')[0] if not isinstance(o, MixedPrecision)]
+SHORT = {f'{net}, {nm}': (net, FUSED, lambda more=more: long() + more) for net in NETS for nm,more in (('float32', []), ('bfloat16', [MixedPrecision(BF16)]))}
 
 def alone(*args):
     "The number that this program prints when it is called with `args`"
@@ -152,16 +152,12 @@ def step():
         return lambda: 1e6*seconds(run)/n
     return {'AdamW': make(), 'foreach': make(foreach=True), 'fused': make(fused=True), 'compiled': make(torch.tensor(1e-3), True)}
 
-def products(n=512, tries=10):
-    "Thousand million operations a second of one core that multiplies `n` by `n` matrices: the trial of `cpu_prefers`"
-    def best(dtype):
-        x,threads = torch.ones(n, n, dtype=dtype),torch.get_num_threads()
-        torch.set_num_threads(1)
-        try: return 2*n**3/1e9/min(seconds(lambda: x@x) for _ in range(tries))
-        finally: torch.set_num_threads(threads)
-    return {str(o).split('.')[1]: partial(best, o) for o in (torch.float32, BF16)}
+def products(n=512):
+    "Thousand million operations a second in the trial by which `cpu_prefers` decides"
+    return {str(o).split('.')[1]: lambda o=o: 2*n**3/1e9/product_seconds(o, n=n)[0] for o in (torch.float32, BF16)}
 
-WHAT = {'images': ('images a second', images, 5), 'short': ('images a second, short or not', short, 5), 'products': ('thousand million operations a second, one core', products, 5), 'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
+WHAT = {'images': ('images a second', images, 5), 'short': ('images a second, short or not', short, 5), 'products': ('thousand million operations a second, one core', products, 5),
+        'loop': ('images a second, memory kept', loop, 7), 'overhead': ('microseconds a step', overhead, 15), 'data': ('images a second from the loader', data, 7), 'memory': ('peak memory in MB', memory, 5),
         'step': ('microseconds a step of AdamW', step, 15)}
 
 def turned(xs, i): return xs[i%len(xs):] + xs[:i%len(xs)]

@@ -4,13 +4,13 @@
     python benchmarks/recipes.py parts              one thing changed at a time, 5 epochs, into nbs/results/recipes.csv (an hour on one core)
     python benchmarks/recipes.py parts "no flips"   some of them; --seeds 0 1 2
     python benchmarks/recipes.py race               epochs of the course's recipe, and in between five runs of --recipe 94, into nbs/results/race.csv
-    python benchmarks/recipes.py race --seeds 0 --out nbs/results/race_float32.csv      on another machine, into another file
+    python benchmarks/recipes.py race --seeds 0 1 --out nbs/results/race_float32.csv    on another machine, into another file
     python benchmarks/recipes.py course             the course's recipe to its end, with what is fast here, and then the test set, into nbs/results/course.csv
 
 Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at the end of a race and of the course's recipe. A row for each
 run (in the race: for each epoch of the course's recipe, and for each run). What is in the file is not run again; delete the file to have it made afresh.
 """
-import argparse, csv, json, shutil, subprocess, sys, time
+import argparse, json, shutil, subprocess, sys, time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from miniai.resnet import ResBlock, act_gr, get_resnet
 from miniai.sgd import BatchSchedCB
 from miniai.summary import summarize
 from miniai.xtras import set_seed
-from experiments import RESULTS as FOLDER, machine, write
+from experiments import RESULTS as FOLDER, machine, read, write
 
 # what each part buys -----------------------------------------------------------------------------------------------
 
@@ -155,8 +155,6 @@ def course(path, seeds):
 # files ---------------------------------------------------------------------------------------------------------------
 
 def about(): return dict(torch=torch.__version__, machine=machine(), date=time.strftime('%Y-%m-%d'))
-
-def read(path): return list(csv.DictReader(path.open(encoding='utf-8'))) if path.exists() else []
 
 def note(path, row):
     "Append `row` to the CSV file, and print it"

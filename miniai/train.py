@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPE_NAMES', 'DEFAULTS', 'parser', 'build_model', 'model_config', 'make_folder', 'save_curve', 'save_model',
-           'write_json', 'get_learner', 'settle', 'check_options', 'processes', 'get_place', 'numbers', 'describe',
+           'write_json', 'get_learner', 'settle', 'check_options', 'processes', 'get_place', 'numbers_used', 'describe',
            'background', 'run_training', 'default_out', 'get_data', 'only_one', 'fit_and_record', 'finish', 'check_new',
            'saved_options', 'resume_training', 'evaluate', 'run_config', 'Prediction', 'open_image', 'Run',
            'check_config', 'load_run', 'given_options', 'find_run', 'main', 'leave']
@@ -158,7 +158,7 @@ def get_place(device=None):
     device = check_device(device or def_device)
     return DeviceCB(device) if processes()==1 else AccelerateCB(sync_bn=True, cpu=device.type=='cpu')
 
-def numbers(device, fast=True):
+def numbers_used(device, fast=True):
     "What `fast` does on `device`, in words"
     from miniai import accel
     return accel.fast(device)[2] if fast else 'float32 throughout'
@@ -175,7 +175,7 @@ def describe(dls, device, epochs, bs, lr, seed, out, fast=True, recipe=None):
         f'images    {"×".join(map(str, dls.train.x.shape[1:]))} pixels, {len(dls.classes)} classes',
         f'training  {epochs} epochs of {len(dls.train)} batches of {bs:,}, {f"SGD after the recipe {recipe}" if recipe else "AdamW"}, 1cycle up to {lr:g}, seed {seed}',
         f'device    {f"{many} processes, each on " if many>1 else ""}{device} {f"({place})" if place else ""}',
-        f'numbers   {numbers(device, fast)}',
+        f'numbers   {numbers_used(device, fast)}',
         f'results   {out}'])
 
 def background(x # uint8 images `(n, 1, h, w)`
@@ -321,7 +321,7 @@ def run_config(dls, options, history, result, recipe=None):
     x,tl = dls.train.x,dls.train
     images = dict(shape=list(x.shape[1:]), mean=tl.mean, std=tl.std, background=background(x) if x.shape[1]==1 else None, size=options['size'])
     return dict(format=1, model=model_config(x.shape[1], len(dls.classes), recipe), mirror=bool(recipe), classes=dls.classes, images=images,
-                training=options, history=list(history), result=result, versions=versions(), numbers=numbers(options['device'], options['fast']))
+                training=options, history=list(history), result=result, versions=versions(), numbers=numbers_used(options['device'], options['fast']))
 
 # %% ../nbs/13_train.ipynb #d17b94ad
 class Prediction:

@@ -50,6 +50,12 @@ def test_the_race_is_complete():
     assert [o['what'] for o in rows]==['course epoch', *['recipe 94']*5, 'course epoch'] and len({(o['machine'], o['torch'], o['date']) for o in rows})==1
     assert sorted(o['seed'] for o in rows if o['what']=='recipe 94')==list('01234')
 
+def test_a_new_column_loses_no_row(recipes, tmp_path):
+    path = tmp_path/'new'/'a.csv'
+    for row in ({'what': 'a', 'n': 1}, {'what': 'b, c', 'n': 2}, {'what': 'd', 'numbers': 'float32', 'n': 3}): recipes.write(path, [row])
+    assert path.read_text()=='what,n,numbers\na,1,\n"b, c",2,\nd,3,float32\n'
+    assert recipes.read(path)[1]=={'what': 'b, c', 'n': '2', 'numbers': ''} and not recipes.read(tmp_path/'none.csv')
+
 def test_every_part_of_the_recipe_can_be_exchanged(recipes):
     from dataclasses import replace
     from miniai.datasets import get_dls
