@@ -62,7 +62,8 @@ def local_katex(s, up):
 
 def local_styles(s):
     "A style sheet without what it would import from elsewhere (fonts of the theme)"
-    return re.sub(r'@import\s*(?:url\(\s*)?["\']?https?:[^"\');]*["\']?\s*\)?\s*;?', '', s)
+    url = r'''(?:"https?:[^"]*"|'https?:[^']*'|https?:[^)\s]*)'''
+    return re.sub(rf'@import\s*(?:url\(\s*)?{url}\s*\)?[^;{{}}]*;?', '', s)
 
 def link_sources(s, sources):
     "Links to the source of a page lead to the notebook that it is made of"
