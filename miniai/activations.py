@@ -23,7 +23,7 @@ from .learner import Callback, Learner
 from .xtras import map_tensors, set_seed, to_cpu, uninterrupted
 
 # %% ../nbs/04_activations.ipynb #94582897
-_all_ = ['set_seed']
+_all_ = [set_seed]
 
 # %% ../nbs/04_activations.ipynb #4c3f0fcf
 class Hook:
@@ -44,7 +44,7 @@ class Hooks(list):
         super().__init__(Hook(m, f) for m in ms)
 
     def __enter__(self) -> 'Hooks': return self
-    def __exit__(self, *args) -> None: self.remove()
+    def __exit__(self, *args: object) -> None: self.remove()
     def __del__(self) -> None: self.remove()
 
     def remove(self) -> None:
@@ -129,8 +129,7 @@ class ActivationStats(HooksCallback):
     "Record and draw the statistics of the outputs of modules during training"
     def __init__(
         self,
-        # Chooses modules, such as `fc.risinstance(nn.ReLU)`; without it, those that
-        # contain no others
+        # Such as `fc.risinstance(nn.ReLU)`; without it, modules that contain no others
         mod_filter: Callable[[nn.Module], bool] | None = None,
         mods: Iterable[nn.Module] | None = None,  # The modules themselves
     ):

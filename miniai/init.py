@@ -23,7 +23,7 @@ from .learner import Callback, DeviceCB, Learner
 from .xtras import clean_mem
 
 # %% ../nbs/05_init.ipynb #a8bc948f
-_all_ = ['conv', 'clean_mem']
+_all_ = [conv, clean_mem]
 
 # %% ../nbs/05_init.ipynb #a5500211
 def init_weights(
@@ -135,8 +135,7 @@ def _measured(hook, m):
 # %% ../nbs/05_init.ipynb #18b0f457
 @torch.no_grad()
 def lsuv_init(
-    # Contains `m` and `m_in`; in training mode its BatchNorm layers see the batch,
-    # as in any pass
+    # Contains `m` and `m_in`; its BatchNorm layers see the batch, if in training mode
     model: nn.Module,
     # Its output should have mean 0 and deviation 1; such as an activation
     m: nn.Module,

@@ -56,8 +56,7 @@ def get_resnet(
     nfs: Sequence[int] = (8, 16, 32, 64, 128, 256),  # Channels of the blocks
     # Normalisation, called with the number of channels
     norm: Callable[[int], nn.Module] | bool | None = None,
-    # 'pool': an average and a linear layer; 'conv': a convolution, only for images of
-    # up to `2**len(nfs)` pixels
+    # 'pool': average, linear layer; 'conv': only for images up to `2**len(nfs)` pixels
     head: str = 'pool',
     n_in: int = 1,  # Channels of the images
     n_out: int = 10,  # Number of classes
