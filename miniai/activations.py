@@ -8,8 +8,10 @@ __all__ = ['Hook', 'Hooks', 'is_leaf', 'HooksCallback', 'uncompiled', 'append_st
 
 # %% ../nbs/04_activations.ipynb #451a68ba
 import sys
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -17,80 +19,103 @@ from fastcore.basics import patch
 from torch import nn
 
 from .datasets import get_grid, show_image
-from .learner import Callback
+from .learner import Callback, Learner
 from .xtras import map_tensors, set_seed, to_cpu, uninterrupted
 
 # %% ../nbs/04_activations.ipynb #94582897
-_all_ = ['set_seed']
+_all_ = [set_seed]
 
 # %% ../nbs/04_activations.ipynb #4c3f0fcf
 class Hook:
     "Call `f(hook, module, input, output)` after each forward pass of `m`"
-    def __init__(self, m, f): self.hook = m.register_forward_hook(partial(f, self))
-    def remove(self): self.hook.remove()
+    def __init__(self, m: nn.Module, f: Callable):
+        self.hook = m.register_forward_hook(partial(f, self))
+
+    def remove(self) -> None: self.hook.remove()
 
 # %% ../nbs/04_activations.ipynb #aac960df
 class Hooks(list):
-    "A `Hook` on each of the modules `ms` (or on the children of the module `ms`), as a list and a context manager"
-    def __init__(self, ms, f): super().__init__(Hook(m, f) for m in (ms.children() if isinstance(ms, nn.Module) else ms))
-    def __enter__(self): return self
-    def __exit__(self, *args): self.remove()
-    def __del__(self): self.remove()
+    """A `Hook` on each of the modules `ms`, as a list and a context manager
 
-    def remove(self):
+    If `ms` is itself a module, its children are hooked.
+    """
+    def __init__(self, ms: nn.Module | Iterable[nn.Module], f: Callable):
+        if isinstance(ms, nn.Module): ms = ms.children()
+        super().__init__(Hook(m, f) for m in ms)
+
+    def __enter__(self) -> 'Hooks': return self
+    def __exit__(self, *args: object) -> None: self.remove()
+    def __del__(self) -> None: self.remove()
+
+    def remove(self) -> None:
         for h in self: h.remove()
 
 # %% ../nbs/04_activations.ipynb #a83dcd60
-def is_leaf(m):
+def is_leaf(m: nn.Module) -> bool:
     "Does module `m` contain no other modules?"
     return next(m.children(), None) is None
 
 # %% ../nbs/04_activations.ipynb #16db2663
 class HooksCallback(Callback):
-    "During a fit, hook `mods`, or those modules of the model for which `mod_filter` is true"
+    "During a fit, hook `mods`, or those modules for which `mod_filter` is true"
     in_trial = False
-    def __init__(self, hookfunc, # Called with hook, module, input, output
-                 mod_filter=None, # Chooses modules; without it, those that contain no others
-                 on_train:bool=True, # Call it in training?
-                 on_valid:bool=False, # And in validation?
-                 mods=None # The modules themselves, instead of a filter
-                ):
-        self.hookfunc,self.mod_filter,self.on_train,self.on_valid,self.mods = hookfunc,mod_filter or is_leaf,on_train,on_valid,mods
-        self.hooks,self.eager = [],ExitStack()
+
+    def __init__(
+        self,
+        hookfunc: Callable,  # Called with hook, module, input, output
+        # Chooses modules; without it, those that contain no others
+        mod_filter: Callable[[nn.Module], bool] | None = None,
+        on_train: bool = True,  # Call it in training?
+        on_valid: bool = False,  # And in validation?
+        # The modules themselves, instead of a filter
+        mods: Iterable[nn.Module] | None = None,
+    ):
+        self.hookfunc, self.mod_filter = hookfunc, mod_filter or is_leaf
+        self.on_train, self.on_valid = on_train, on_valid
+        self.mods = mods
+        self.hooks, self.eager = [], ExitStack()
 
 # %% ../nbs/04_activations.ipynb #rb8e0020
-def uncompiled():
+def uncompiled() -> AbstractContextManager:
     "A context in which what `torch.compile` made is not used"
-    return torch.compiler.set_stance('force_eager') if 'torch._dynamo' in sys.modules else nullcontext()
+    if 'torch._dynamo' not in sys.modules: return nullcontext()
+    return torch.compiler.set_stance('force_eager')
 
 # %% ../nbs/04_activations.ipynb #b28f5256
 @patch
-def before_fit(self:HooksCallback, learn):
+def before_fit(self: HooksCallback, learn: Learner) -> None:
     self.eager.enter_context(uncompiled())
-    names = {m: k for k,m in learn.model.named_modules()}
-    mods = [m for m in names if self.mod_filter(m)] if self.mods is None else list(self.mods)
-    with uninterrupted(): self.hooks = Hooks(mods, partial(self._hookfunc, learn))       # or some would never be removed
+    names = {m: k for k, m in learn.model.named_modules()}
+    if self.mods is None: mods = [m for m in names if self.mod_filter(m)]
+    else: mods = list(self.mods)
+    with uninterrupted():       # or some would never be removed
+        self.hooks = Hooks(mods, partial(self._hookfunc, learn))
     self.names = [f'{names.get(m, "")} {type(m).__name__}'.strip() for m in mods]
 
 @patch
-def _hookfunc(self:HooksCallback, learn, *args):
-    if self.on_train if learn.training else self.on_valid: self.hookfunc(*args)
+def _hookfunc(self: HooksCallback, learn, *args):
+    watching = self.on_train if learn.training else self.on_valid
+    if watching: self.hookfunc(*args)
 
 @patch
-def cleanup_fit(self:HooksCallback, learn):
+def cleanup_fit(self: HooksCallback, learn: Learner) -> None:
     self.eager.close()
     if self.hooks: self.hooks.remove()
 
 # %% ../nbs/04_activations.ipynb #4e0a99d5
 @patch
-def __iter__(self:HooksCallback): return iter(self.hooks)
+def __iter__(self: HooksCallback) -> Iterator[Hook]: return iter(self.hooks)
 @patch
-def __len__(self:HooksCallback): return len(self.hooks)
+def __len__(self: HooksCallback) -> int: return len(self.hooks)
 
 # %% ../nbs/04_activations.ipynb #7dded312
-def append_stats(hook, mod, inp, outp):
-    "Append mean, standard deviation and a 40-bin histogram of the absolute values of `outp` (the first, of several) to `hook.stats`"
-    if not hasattr(hook, 'stats'): hook.stats = ([],[],[])
+def append_stats(hook: Hook, mod: nn.Module, inp: Any, outp: Any) -> None:
+    """Append three statistics of `outp` (of the first tensor in it) to `hook.stats`
+
+    They are the mean, the standard deviation, and a histogram of the absolute values
+    with 40 bins.
+    """
+    if not hasattr(hook, 'stats'): hook.stats = ([], [], [])
     found = []
     map_tensors(found.append, outp)
     if not found: return
@@ -102,59 +127,78 @@ def append_stats(hook, mod, inp, outp):
 # %% ../nbs/04_activations.ipynb #b15eb6ca
 class ActivationStats(HooksCallback):
     "Record and draw the statistics of the outputs of modules during training"
-    def __init__(self, mod_filter=None, # Chooses modules, such as `fc.risinstance(nn.ReLU)`; without it, those that contain no others
-                 mods=None # The modules themselves
-                ): super().__init__(append_stats, mod_filter, mods=mods)
+    def __init__(
+        self,
+        # Such as `fc.risinstance(nn.ReLU)`; without it, modules that contain no others
+        mod_filter: Callable[[nn.Module], bool] | None = None,
+        mods: Iterable[nn.Module] | None = None,  # The modules themselves
+    ):
+        super().__init__(append_stats, mod_filter, mods=mods)
 
     def _recorded(self):
         "Pairs of a name and a hook that has something to show"
-        pairs = [(nm, h) for nm,h in zip(getattr(self, 'names', []), self) if hasattr(h, 'stats')]
-        if not pairs: raise ValueError('Nothing was recorded: no module passed the filter, or there was no fit with this callback yet')
+        names = getattr(self, 'names', [])
+        pairs = [(nm, h) for nm, h in zip(names, self) if hasattr(h, 'stats')]
+        if not pairs:
+            raise ValueError('Nothing was recorded: no module passed the filter, '
+                             'or there was no fit with this callback yet')
         return pairs
 
 # %% ../nbs/04_activations.ipynb #797ef395
 @patch
-def plot_stats(self:ActivationStats, figsize=(10,4)):
+def plot_stats(self: ActivationStats, figsize: tuple[float, float] = (10, 4)) -> None:
     "Draw mean and standard deviation of every layer"
-    _,axs = plt.subplots(1, 2, figsize=figsize)
-    for nm,h in self._recorded():
-        for ax,o in zip(axs, h.stats): ax.plot(to_cpu(torch.stack(o)), label=nm)
-    for ax,title in zip(axs, ('mean','standard deviation')): ax.set_title(title); ax.set_xlabel('batch')
+    _, axs = plt.subplots(1, 2, figsize=figsize)
+    for nm, h in self._recorded():
+        for ax, o in zip(axs, h.stats): ax.plot(to_cpu(torch.stack(o)), label=nm)
+    for ax, title in zip(axs, ('mean', 'standard deviation')):
+        ax.set_title(title)
+        ax.set_xlabel('batch')
     axs[1].legend(fontsize=8)
 
 # %% ../nbs/04_activations.ipynb #8a327134
-def get_hist(h # A hook with `stats`
-            ): # `(40, batches)`
+def get_hist(
+    h: Hook,  # One with `stats`
+) -> torch.Tensor:  # `(40, batches)`
     "Logarithms of the histograms, one column for each batch"
     return to_cpu(torch.stack(h.stats[2]).t().float().log1p())
 
 # %% ../nbs/04_activations.ipynb #9f65e3a7
 @patch
-def color_dim(self:ActivationStats, figsize=(11,5)):
-    "Draw the histograms: batches from left to right, small to large values from bottom to top"
+def color_dim(self: ActivationStats, figsize: tuple[float, float] = (11, 5)) -> None:
+    "Draw the histograms: batches from left to right, small to large values upwards"
     pairs = self._recorded()
-    for ax,(nm,h) in zip(get_grid(len(pairs), figsize=figsize, layout='constrained')[1].flat, pairs):
-        show_image(get_hist(h), ax, noframe=False, origin='lower', aspect='auto', title=nm, cmap='viridis')
-        ax.set_xlabel('batch'); ax.set_ylabel('0 to 10')
+    _, axs = get_grid(len(pairs), figsize=figsize, layout='constrained')
+    for ax, (nm, h) in zip(axs.flat, pairs):
+        show_image(get_hist(h), ax, noframe=False, title=nm,
+                   origin='lower', aspect='auto', cmap='viridis')
+        ax.set_xlabel('batch')
+        ax.set_ylabel('0 to 10')
 
 # %% ../nbs/04_activations.ipynb #abfbdad6
-def get_min(h # A hook with `stats`
-           ): # `(batches,)`, from 0 to 1
+def get_min(
+    h: Hook,  # One with `stats`
+) -> torch.Tensor:  # `(batches,)`, from 0 to 1
     "Share of the values near zero (below 0.25) for each batch"
     counts = torch.stack(h.stats[2]).float()
-    return to_cpu(counts[:,0]/counts.sum(1))
+    return to_cpu(counts[:, 0]/counts.sum(1))
 
 # %% ../nbs/04_activations.ipynb #914ce599
 @patch
-def dead_chart(self:ActivationStats, figsize=(11,5)):
+def dead_chart(self: ActivationStats, figsize: tuple[float, float] = (11, 5)) -> None:
     "Draw the share of values near zero"
     pairs = self._recorded()
-    for ax,(nm,h) in zip(get_grid(len(pairs), figsize=figsize, layout='constrained')[1].flat, pairs):
-        ax.plot(get_min(h)); ax.set_ylim(0,1); ax.set_title(nm)
-        ax.set_xlabel('batch'); ax.set_ylabel('share below 0.25')
+    _, axs = get_grid(len(pairs), figsize=figsize, layout='constrained')
+    for ax, (nm, h) in zip(axs.flat, pairs):
+        ax.plot(get_min(h))
+        ax.set_ylim(0, 1)
+        ax.set_title(nm)
+        ax.set_xlabel('batch')
+        ax.set_ylabel('share below 0.25')
 
 # %% ../nbs/04_activations.ipynb #fed17b99
 @patch
-def __delitem__(self:Hooks, i):
-    for h in (self[i] if isinstance(i, slice) else [self[i]]): h.remove()
+def __delitem__(self: Hooks, i: int | slice) -> None:
+    deleted = self[i] if isinstance(i, slice) else [self[i]]
+    for h in deleted: h.remove()
     super(Hooks, self).__delitem__(i)

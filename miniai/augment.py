@@ -8,11 +8,12 @@ __all__ = ['rand_crop', 'hflip', 'rand_flip', 'rand_erase', 'rand_copy', 'RandCr
 
 # %% ../nbs/09_augment.ipynb #931fbc31
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from fastcore.basics import patch
-from torch import nn
+from torch import Tensor, nn
 
 from .datasets import show_images
 from .learner import Callback, CancelFitException, Learner, _as_list, _trial
@@ -20,118 +21,163 @@ from .xtras import map_tensors, to_cpu
 
 # %% ../nbs/09_augment.ipynb #b4ad4b81
 def _rand_int(hi, x, *shape):
-    "Whole numbers from 0 to `hi`, `hi` included, one for each image of `x` and each place of `shape`"
+    """Random whole numbers from 0 to `hi`, `hi` included
+
+    There is one for each image of `x` and each place of `shape`.
+    """
     return torch.randint(0, hi+1, (len(x), *shape), device=x.device)
 
 # %% ../nbs/09_augment.ipynb #2f181b98
-def rand_crop(x, # Images `(b, c, h, w)`
-              pad:int=2 # Shift by at most this many pixels in each direction
-             ): # `(b, c, h, w)`
-    "Each image shifted by its own −`pad`…`pad` pixels; what comes in is black, the lowest value of the channel in the batch"
-    h,w = x.shape[-2:]
-    rows,cols = (torch.arange(n, device=x.device) + _rand_int(2*pad, x, 1) - pad for n in (h,w))
-    inside = ((rows>=0) & (rows<h))[:,None,:,None] & ((cols>=0) & (cols<w))[:,None,None,:]
-    moved = x.gather(2, rows.clamp(0, h-1)[:,None,:,None].expand_as(x)).gather(3, cols.clamp(0, w-1)[:,None,None,:].expand_as(x))
-    return torch.where(inside, moved, x.amin((0,2,3), keepdim=True))
+def rand_crop(
+    x: Tensor,  # Images `(b, c, h, w)`
+    pad: int = 2,  # Shift by at most this many pixels in each direction
+) -> Tensor:  # `(b, c, h, w)`
+    """Each image shifted by its own −`pad`…`pad` pixels
+
+    What comes in is black, the lowest value of the channel in the batch.
+    """
+    h, w = x.shape[-2:]
+    rows = torch.arange(h, device=x.device) + _rand_int(2*pad, x, 1) - pad
+    cols = torch.arange(w, device=x.device) + _rand_int(2*pad, x, 1) - pad
+    rows, cols = rows[:, None, :, None], cols[:, None, None, :]
+    inside = (rows>=0) & (rows<h) & (cols>=0) & (cols<w)
+    moved = x.gather(2, rows.clamp(0, h-1).expand_as(x))
+    moved = moved.gather(3, cols.clamp(0, w-1).expand_as(x))
+    return torch.where(inside, moved, x.amin((0, 2, 3), keepdim=True))
 
 # %% ../nbs/09_augment.ipynb #80505e9a
-def hflip(x):
+def hflip(x: Tensor) -> Tensor:
     "Every image of `x`, `(…, h, w)`, mirrored left to right"
     return x.flip(-1)
 
-def rand_flip(x, # Images `(b, c, h, w)`
-              p:float=.5 # Share of the images that are flipped
-             ): # `(b, c, h, w)`
+def rand_flip(
+    x: Tensor,  # Images `(b, c, h, w)`
+    p: float = .5,  # Share of the images that are flipped
+) -> Tensor:  # `(b, c, h, w)`
     "Each image mirrored left to right with probability `p`"
-    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device)<p, hflip(x), x)
+    flipped = torch.rand(len(x), 1, 1, 1, device=x.device) < p
+    return torch.where(flipped, hflip(x), x)
 
 # %% ../nbs/09_augment.ipynb #aae7afc8
 def _patches(x, pct, max_num):
-    "Random rectangles: first row and column, `(b, max_num)` each; which of them count, `(b, max_num)`; their height and width"
-    if not 0<=pct<=1: raise ValueError(f"pct is {pct}; it is the side of a patch as a share of the image's side, so it should be between 0 and 1")
-    sizes = [max(1, int(pct*n)) for n in x.shape[-2:]]
-    rows,cols = (_rand_int(n-sz, x, max_num) for n,sz in zip(x.shape[-2:], sizes))
-    return rows,cols,torch.arange(max_num, device=x.device) < _rand_int(max_num, x, 1),sizes
+    """Random rectangles: first row and column, which of them count, height and width
+
+    All but the last are `(b, max_num)`; the last is a pair of numbers for all.
+    """
+    if not 0<=pct<=1:
+        raise ValueError(f"pct is {pct}; it is the side of a patch as a share of the "
+                         "image's side, so it should be between 0 and 1")
+    h, w = x.shape[-2:]
+    sh = max(1, int(pct*h))
+    sw = max(1, int(pct*w))
+    rows = _rand_int(h-sh, x, max_num)
+    cols = _rand_int(w-sw, x, max_num)
+    used = torch.arange(max_num, device=x.device) < _rand_int(max_num, x, 1)
+    return rows, cols, used, [sh, sw]
 
 # %% ../nbs/09_augment.ipynb #3a62a55b
 def _inside(start, size, n):
     "Which of `n` places lie in an interval of `size` from `start` on: `(b, k, n)`"
-    d = torch.arange(n, device=start.device) - start[...,None]
+    d = torch.arange(n, device=start.device) - start[..., None]
     return (d>=0) & (d<size)
 
 # %% ../nbs/09_augment.ipynb #7586e17f
-def rand_erase(x, # Images `(b, c, h, w)`
-               pct:float=.2, # Side of a patch as a share of the image's; at least one pixel
-               max_num:int=4 # Each image gets 0 to `max_num` patches, each number as likely
-              ): # `(b, c, h, w)`
-    "Patches of each image replaced by noise with the mean, deviation and range of the batch (after arXiv:1708.04896)"
-    rows,cols,used,(sh,sw) = _patches(x, pct, max_num)
-    mask = ((_inside(rows, sh, x.shape[-2]) & used[...,None])[...,None] & _inside(cols, sw, x.shape[-1])[...,None,:]).any(1)
+def rand_erase(
+    x: Tensor,  # Images `(b, c, h, w)`
+    pct: float = .2,  # Side of a patch as a share of the image's; at least one pixel
+    max_num: int = 4,  # Each image gets 0 to `max_num` patches, each number as likely
+) -> Tensor:  # `(b, c, h, w)`
+    """Patches of each image replaced by noise (after arXiv:1708.04896)
+
+    The noise has the mean, the deviation and the range of the batch.
+    """
+    h, w = x.shape[-2:]
+    rows, cols, used, (sh, sw) = _patches(x, pct, max_num)
+    in_rows = _inside(rows, sh, h) & used[..., None]
+    in_cols = _inside(cols, sw, w)
+    mask = (in_rows[..., None] & in_cols[..., None, :]).any(1)
     std = x.std() if x.numel()>1 else 0.
     noise = torch.randn_like(x).mul_(std).add_(x.mean()).clamp_(x.min(), x.max())
-    return torch.where(mask[:,None], noise, x)
+    return torch.where(mask[:, None], noise, x)
 
 # %% ../nbs/09_augment.ipynb #6ef860b8
-def rand_copy(x, # Images `(b, c, h, w)`
-              pct:float=.2, # Side of a patch as a share of the image's; at least one pixel
-              max_num:int=4 # Each image gets 0 to `max_num` patches, each number as likely
-             ): # `(b, c, h, w)`
+def rand_copy(
+    x: Tensor,  # Images `(b, c, h, w)`
+    pct: float = .2,  # Side of a patch as a share of the image's; at least one pixel
+    max_num: int = 4,  # Each image gets 0 to `max_num` patches, each number as likely
+) -> Tensor:  # `(b, c, h, w)`
     "Patches of each image replaced by other patches of the same image"
-    h,w = x.shape[-2:]
-    rows,cols,used,(sh,sw) = _patches(x, pct, max_num)
-    from_row,from_col = _rand_int(h-sh, x, max_num),_rand_int(w-sw, x, max_num)
+    h, w = x.shape[-2:]
+    rows, cols, used, (sh, sw) = _patches(x, pct, max_num)
+    from_row = _rand_int(h-sh, x, max_num)
+    from_col = _rand_int(w-sw, x, max_num)
+    offset = (from_row-rows)*w + from_col-cols
     place = torch.arange(h*w, device=x.device).view(h, w)
     source = place.repeat(len(x), 1, 1)
-    offset = (from_row-rows)*w + from_col-cols
     for k in range(max_num):
-        mask = _inside(rows[:,k], sh, h)[:,:,None] & _inside(cols[:,k], sw, w)[:,None] & used[:,k,None,None]
-        source = torch.where(mask, place + offset[:,k,None,None], source)
-    return x.flatten(2).gather(2, source.flatten(1)[:,None].expand(-1, x.shape[1], -1)).view_as(x)
+        in_rows = _inside(rows[:, k], sh, h) & used[:, k, None]
+        in_cols = _inside(cols[:, k], sw, w)
+        mask = in_rows[:, :, None] & in_cols[:, None, :]
+        source = torch.where(mask, place + offset[:, k, None, None], source)
+    source = source.flatten(1)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, source).view_as(x)
 
 # %% ../nbs/09_augment.ipynb #67fd6886
 class _RandTfm(nn.Module):
-    "A random function of a batch of images as a module: in training mode it is applied, in evaluation mode not"
-    def __init__(self, **kwargs):
+    "A random function of a batch of images, applied in training mode only"
+    def __init__(self, **kwargs: Any):
         super().__init__()
         self.kwargs = kwargs
-    def forward(self, x): return type(self).tfm(x, **self.kwargs) if self.training else x
-    def extra_repr(self): return ', '.join(f'{k}={v}' for k,v in self.kwargs.items())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return type(self).tfm(x, **self.kwargs) if self.training else x
+
+    def extra_repr(self) -> str:
+        return ', '.join(f'{k}={v}' for k, v in self.kwargs.items())
 
 # %% ../nbs/09_augment.ipynb #0d742ea0
 class RandCrop(_RandTfm):
     "`rand_crop` as a module"
     tfm = staticmethod(rand_crop)
-    def __init__(self, pad:int=2): super().__init__(pad=pad)
+    def __init__(self, pad: int = 2): super().__init__(pad=pad)
 
 class RandFlip(_RandTfm):
     "`rand_flip` as a module"
     tfm = staticmethod(rand_flip)
-    def __init__(self, p:float=.5): super().__init__(p=p)
+    def __init__(self, p: float = .5): super().__init__(p=p)
 
 # %% ../nbs/09_augment.ipynb #77ecbf97
 #| code-fold: true
 class RandErase(_RandTfm):
     "`rand_erase` as a module"
     tfm = staticmethod(rand_erase)
-    def __init__(self, pct:float=.2, max_num:int=4): super().__init__(pct=pct, max_num=max_num)
+    def __init__(self, pct: float = .2, max_num: int = 4):
+        super().__init__(pct=pct, max_num=max_num)
 
 class RandCopy(_RandTfm):
     "`rand_copy` as a module"
     tfm = staticmethod(rand_copy)
-    def __init__(self, pct:float=.2, max_num:int=4): super().__init__(pct=pct, max_num=max_num)
+    def __init__(self, pct: float = .2, max_num: int = 4):
+        super().__init__(pct=pct, max_num=max_num)
 
 # %% ../nbs/09_augment.ipynb #7a5c7b6e
-def tfm_batch(b, # A batch: inputs, targets
-              tfm_x=None, # Applied to the inputs
-              tfm_y=None # Applied to the targets
-             ): # The same, transformed
-    "Inputs and targets, each through its own transform; for `BatchTransformCB(partial(tfm_batch, tfm_x=…), on_val=False)`"
-    xb,yb = b
-    return (tfm_x(xb) if tfm_x else xb),(tfm_y(yb) if tfm_y else yb)
+def tfm_batch(
+    b: Sequence,  # A batch: inputs, targets
+    tfm_x: Callable[[Any], Any] | None = None,  # Applied to the inputs
+    tfm_y: Callable[[Any], Any] | None = None,  # Applied to the targets
+) -> tuple:  # The same, transformed
+    """Inputs and targets, each through its own transform
+
+    For `BatchTransformCB(partial(tfm_batch, tfm_x=…), on_val=False)`.
+    """
+    xb, yb = b
+    if tfm_x: xb = tfm_x(xb)
+    if tfm_y: yb = tfm_y(yb)
+    return xb, yb
 
 # %% ../nbs/09_augment.ipynb #9d29bb17
 class _FirstBatch(Callback):
-    "Keep the first batch, as the other callbacks leave it, and end the fit before anything is predicted"
+    "Keep the first batch as the other callbacks leave it, and end the fit there"
     order = math.inf
     def before_batch(self, learn):
         self.batch = learn.batch
@@ -141,91 +187,145 @@ class _FirstBatch(Callback):
 #| code-fold: true
 def _drawable(ims):
     "Images `(n, c, h, w)` for `show_images`: coloured ones of floats scaled to 0…1"
-    if not isinstance(ims, torch.Tensor) or ims.ndim!=4:
-        found = tuple(ims.shape) if isinstance(ims, torch.Tensor) else type(ims).__name__
-        raise ValueError(f'show_image_batch draws inputs of the shape (b, c, h, w); these are {found}')
+    if not isinstance(ims, Tensor) or ims.ndim!=4:
+        found = tuple(ims.shape) if isinstance(ims, Tensor) else type(ims).__name__
+        raise ValueError('show_image_batch draws inputs of the shape (b, c, h, w); '
+                         f'these are {found}')
     ims = to_cpu(ims)
     if ims.shape[1]==1 or not ims.is_floating_point(): return ims
-    lo,hi = ims.aminmax()
+    lo, hi = ims.aminmax()
     return (ims-lo)/(hi-lo).clamp(min=1e-8)
 
 # %% ../nbs/09_augment.ipynb #dd43c8da
 @patch
-def show_image_batch(self:Learner, max_n:int=9, # Show at most so many images
-                     cbs=None, # More callbacks, for this look only
-                     **kwargs # Passed on to `show_images`
-                    ):
-    "Show the first training batch as the callbacks leave it, and train nothing (a `DeviceCB` does move the model)"
+def show_image_batch(
+    self: Learner,
+    max_n: int = 9,  # Show at most so many images
+    # More callbacks, for this look only
+    cbs: Callback | list[Callback] | None = None,
+    **kwargs: Any,  # Passed on to `show_images`
+) -> None:
+    """Show the first training batch as the callbacks leave it, and train nothing
+
+    (A `DeviceCB` does move the model.)
+    """
     first = _FirstBatch()
-    with _trial(self) as trial: trial.fit(1, valid=False, cbs=[first, *_as_list(cbs)])
+    with _trial(self) as trial:
+        trial.fit(1, valid=False, cbs=[first, *_as_list(cbs)])
     show_images(_drawable(first.batch[0][:max_n]), **kwargs)
 
 # %% ../nbs/09_augment.ipynb #dc819960
 class CapturePreds(Callback):
-    "Keep predictions, targets and, if asked, inputs of the last epoch: on the CPU as `all_preds`, `all_targs`, `all_inps`, once it is over"
+    """Keep predictions, targets and, if asked, inputs of the last epoch
+
+    Once it is over they are on the CPU, as `all_preds`, `all_targs` and `all_inps`.
+    """
     in_trial = False
-    def __init__(self, inps:bool=False # Keep the inputs too
-                ): self.inps,self.parts,self.all_preds,self.all_targs,self.all_inps = inps,[],None,None,None
 
-    def before_epoch(self, learn): self.parts = []
-    def after_batch(self, learn):
-        inps,targs = (o[0] if len(o)==1 else tuple(o) for o in (learn.batch[:learn.n_inp], learn.batch[learn.n_inp:]))
-        self.parts.append(map_tensors(torch.Tensor.detach, (learn.preds, targs, inps if self.inps else None)))
+    def __init__(
+        self,
+        inps: bool = False,  # Keep the inputs too
+    ):
+        self.inps, self.parts = inps, []
+        self.all_preds = self.all_targs = self.all_inps = None
 
-    def cleanup_epoch(self, learn):
-        if self.parts: self.all_preds,self.all_targs,self.all_inps = (to_cpu(_cat(o)) for o in zip(*self.parts))
+    def before_epoch(self, learn: Learner) -> None: self.parts = []
+
+    def after_batch(self, learn: Learner) -> None:
+        inps = _one_or_all(learn.batch[:learn.n_inp])
+        targs = _one_or_all(learn.batch[learn.n_inp:])
+        kept = (learn.preds, targs, inps if self.inps else None)
+        self.parts.append(map_tensors(Tensor.detach, kept))
+
+    def cleanup_epoch(self, learn: Learner) -> None:
+        if self.parts:
+            preds, targs, inps = zip(*self.parts)
+            self.all_preds = to_cpu(_cat(preds))
+            self.all_targs = to_cpu(_cat(targs))
+            self.all_inps = to_cpu(_cat(inps))
         self.parts = []
 
 # %% ../nbs/09_augment.ipynb #1a8a9d9e
+def _one_or_all(items):
+    "The item, if there is one only, else a tuple of them"
+    return items[0] if len(items)==1 else tuple(items)
+
 def _cat(parts):
-    "One tensor made of those of all batches; for tuples and dicts of tensors, one for each place"
+    "One tensor made of those of all batches; in tuples and dicts, one for each place"
     first = parts[0]
-    if isinstance(first, torch.Tensor): return torch.cat(parts)
-    if isinstance(first, Mapping): return {k: _cat([o[k] for o in parts]) for k in first}
+    if isinstance(first, Tensor): return torch.cat(parts)
+    if isinstance(first, Mapping):
+        return {k: _cat([o[k] for o in parts]) for k in first}
     if isinstance(first, (list, tuple)): return tuple(_cat(o) for o in zip(*parts))
     return None if first is None else list(parts)
 
 # %% ../nbs/09_augment.ipynb #b8f78b75
 @patch
-def capture_preds(self:Learner, cbs=None, # More callbacks, for this pass only
-                  inps:bool=False # Return the inputs too
-                 ): # predictions, targets and, if asked, inputs; on the CPU
+def capture_preds(
+    self: Learner,
+    # More callbacks, for this pass only
+    cbs: Callback | list[Callback] | None = None,
+    inps: bool = False,  # Return the inputs too
+) -> tuple:  # Predictions, targets and, if asked, inputs; on the CPU
     "What the model predicts on the validation data; trains nothing and changes nothing"
     keep = CapturePreds(inps)
-    with _trial(self) as trial: trial.fit(1, train=False, cbs=[keep, *_as_list(cbs)])
-    return (keep.all_preds, keep.all_targs) + ((keep.all_inps,) if inps else ())
+    with _trial(self) as trial:
+        trial.fit(1, train=False, cbs=[keep, *_as_list(cbs)])
+    if inps: return keep.all_preds, keep.all_targs, keep.all_inps
+    return keep.all_preds, keep.all_targs
 
 # %% ../nbs/09_augment.ipynb #3800e383
 class TTACB(Callback):
-    "In validation, predict each batch once for each of `tfms`; after the loss the predictions are the mean probabilities"
+    """In validation, predict each batch once for each of `tfms`
+
+    After the loss the predictions are the mean probabilities.
+    """
     in_trial = False
-    def __init__(self, tfms=(None, hflip) # Functions of the (first) inputs; `None` leaves them as they are
-                ): self.tfms = list(tfms)
 
-    def after_predict(self, learn):
+    def __init__(
+        self,
+        # Functions of the (first) inputs; `None` leaves them as they are
+        tfms: Sequence[Callable[[Any], Any] | None] = (None, hflip),
+    ):
+        self.tfms = list(tfms)
+
+    def after_predict(self, learn: Learner) -> None:
         if learn.training: return
-        batch,plain = learn.batch,learn.preds
-        self.probs = sum(_probs(learn, batch, plain, tfm) for tfm in self.tfms)/len(self.tfms)
-        learn.batch,learn.preds = batch,plain
+        batch, plain = learn.batch, learn.preds
+        probs = sum(_probs(learn, batch, plain, tfm) for tfm in self.tfms)
+        self.probs = probs/len(self.tfms)
+        learn.batch, learn.preds = batch, plain
 
-    def after_loss(self, learn):
+    def after_loss(self, learn: Learner) -> None:
         if not learn.training: learn.preds = self.probs
 
 # %% ../nbs/09_augment.ipynb #66d9d911
 def _probs(learn, batch, plain, tfm):
-    "Probabilities of the classes, `(b, classes)`, for the batch with `tfm` applied to its first item; `plain` are the predictions without"
+    """Probabilities of the classes, `(b, classes)`, with `tfm` applied to the inputs
+
+    `plain` are the predictions without it.
+    """
     learn.preds = plain
     if tfm is not None:
         learn.batch = tfm(batch[0]), *batch[1:]
         learn.predict()
-    if not isinstance(learn.preds, torch.Tensor) or learn.preds.ndim!=2:
-        raise ValueError('Test-time augmentation takes the mean of class probabilities, so the model should return a tensor (items, classes)')
+    if not isinstance(learn.preds, Tensor) or learn.preds.ndim!=2:
+        raise ValueError('Test-time augmentation takes the mean of class '
+                         'probabilities, so the model should return '
+                         'a tensor (items, classes)')
     return learn.preds.detach().float().softmax(1)
 
 # %% ../nbs/09_augment.ipynb #d42a112e
 @patch
-def tta(self:Learner, tfms=(None, hflip), # Functions of the inputs; `None` leaves them as they are
-        cbs=None # More callbacks, for this pass only
-       ): # probabilities `(items, classes)`, and targets; on the CPU
-    "Mean of the predicted probabilities over versions of the validation data; trains nothing and changes nothing"
+def tta(
+    self: Learner,
+    # Functions of the inputs; `None` leaves them as they are
+    tfms: Sequence[Callable[[Any], Any] | None] = (None, hflip),
+    # More callbacks, for this pass only
+    cbs: Callback | list[Callback] | None = None,
+) -> tuple:  # Probabilities `(items, classes)`, and targets; on the CPU
+    """Mean of the predicted probabilities over versions of the validation data
+
+    It trains nothing and changes nothing.
+    """
     return self.capture_preds([TTACB(tfms), *_as_list(cbs)])

@@ -7,6 +7,8 @@ __all__ = ['init_weights', 'get_model', 'BatchTransformCB', 'GeneralRelu', 'plot
 
 # %% ../nbs/05_init.ipynb #90659204
 import math, warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -17,97 +19,147 @@ from torch.nn import init
 
 from .activations import Hook
 from .conv import conv, def_device
-from .learner import Callback, DeviceCB
+from .learner import Callback, DeviceCB, Learner
 from .xtras import clean_mem
 
 # %% ../nbs/05_init.ipynb #a8bc948f
-_all_ = ['conv', 'clean_mem']
+_all_ = [conv, clean_mem]
 
 # %% ../nbs/05_init.ipynb #a5500211
-def init_weights(m, # A module; meant for `model.apply`
-                 leaky:float=0. # Slope of the activation that follows, for negative values
-                ):
-    "Kaiming's normal initialisation (arXiv:1502.01852) for the weights of convolutions and linear layers"
-    if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)): init.kaiming_normal_(m.weight, a=leaky)
+def init_weights(
+    m: nn.Module,  # Any module; meant for `model.apply`
+    leaky: float = 0.,  # Slope of the activation that follows, for negative values
+) -> None:
+    """Kaiming's normal initialisation (arXiv:1502.01852)
+
+    It changes the weights of convolutions and linear layers.
+    """
+    if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)):
+        init.kaiming_normal_(m.weight, a=leaky)
 
 # %% ../nbs/05_init.ipynb #e29a3538
-def get_model(act=nn.ReLU, # Activation, called without arguments
-              nfs=(1,8,16,32,64), # Channels: of the input, then of each layer
-              norm=None, # Normalisation, called with the number of channels
-              n_out:int=10 # Number of classes
-             ): # `nn.Sequential` on `def_device`
-    "A plain convolutional network for images of 17 to 32 pixels: every layer halves the size, the last one has the classes"
-    layers = [conv(a, b, act=act, norm=norm) for a,b in zip(nfs, nfs[1:])]
-    return nn.Sequential(*layers, conv(nfs[-1], n_out, act=None, norm=False, bias=True), nn.Flatten()).to(def_device)
+def get_model(
+    # Activation, called without arguments
+    act: Callable[[], nn.Module] | bool | None = nn.ReLU,
+    # Channels: of the input, then of each layer
+    nfs: Sequence[int] = (1, 8, 16, 32, 64),
+    # Normalisation, called with the number of channels
+    norm: Callable[[int], nn.Module] | bool | None = None,
+    n_out: int = 10,  # Number of classes
+) -> nn.Sequential:  # On `def_device`
+    """A plain convolutional network for images of 17 to 32 pixels
+
+    Every layer halves the size, the last one has the classes.
+    """
+    layers = [conv(a, b, act=act, norm=norm) for a, b in zip(nfs, nfs[1:])]
+    head = conv(nfs[-1], n_out, act=None, norm=False, bias=True)
+    return nn.Sequential(*layers, head, nn.Flatten()).to(def_device)
 
 # %% ../nbs/05_init.ipynb #5659f073
 class BatchTransformCB(Callback):
     "Replace each batch by `tfm(batch)`, on the device where it is"
     order = DeviceCB.order+1
-    def __init__(self, tfm, # From a batch to a batch
-                 on_train:bool=True, # Apply it in training
-                 on_val:bool=True # Apply it in validation
-                ): self.tfm,self.on_train,self.on_val = tfm,on_train,on_val
 
-    def before_batch(self, learn):
-        if self.on_train if learn.training else self.on_val: learn.batch = self.tfm(learn.batch)
+    def __init__(
+        self,
+        tfm: Callable[[Any], Any],  # From a batch to a batch
+        on_train: bool = True,  # Apply it in training
+        on_val: bool = True,  # Apply it in validation
+    ):
+        self.tfm = tfm
+        self.on_train, self.on_val = on_train, on_val
+
+    def before_batch(self, learn: Learner) -> None:
+        wanted = self.on_train if learn.training else self.on_val
+        if wanted: learn.batch = self.tfm(learn.batch)
 
 # %% ../nbs/05_init.ipynb #8aa7338d
 class GeneralRelu(nn.Module):
-    "ReLU with a slope `leak` for negative values, then minus `sub`, then at most `maxv`; each may be left out"
-    def __init__(self, leak=None, sub=None, maxv=None):
-        super().__init__()
-        self.leak,self.sub,self.maxv = leak,sub,maxv
+    """ReLU with a slope for negative values, lowered, and cut off at the top
 
-    def forward(self, x):
-        x = F.leaky_relu(x, self.leak or 0.)        # its gradient needs its input only, so that its output may be changed
+    The slope is `leak`; then `sub` is subtracted; the result is at most `maxv`. Each
+    of the three may be left out.
+    """
+    def __init__(
+        self,
+        leak: float | None = None,
+        sub: float | None = None,
+        maxv: float | None = None,
+    ):
+        super().__init__()
+        self.leak = leak
+        self.sub = sub
+        self.maxv = maxv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # its gradient needs its input only, so that its output may be changed
+        x = F.leaky_relu(x, self.leak or 0.)
         if self.sub is not None: x.sub_(self.sub)
         if self.maxv is not None: x.clamp_(max=self.maxv)
         return x
 
 # %% ../nbs/05_init.ipynb #b74099b8
-def plot_func(f, # Takes and returns a tensor
-              start:float=-5., end:float=5., steps:int=100):
+def plot_func(
+    f: Callable[[torch.Tensor], torch.Tensor],  # Takes and returns a tensor
+    start: float = -5.,
+    end: float = 5.,
+    steps: int = 100,
+) -> None:
     "Draw `f` between `start` and `end`"
     x = torch.linspace(start, end, steps)
     plt.plot(x, f(x).detach())
-    plt.axhline(0, lw=.5, c='grey'); plt.axvline(0, lw=.5, c='grey')
+    plt.axhline(0, lw=.5, c='grey')
+    plt.axvline(0, lw=.5, c='grey')
 
 # %% ../nbs/05_init.ipynb #79471043
 def _keep_mean_std(hook, m, inp, outp):
     "Keep mean and deviation of a module's output in its hook"
-    hook.mean,hook.std = outp.float().mean().item(),outp.float().std().item()
+    hook.mean = outp.float().mean().item()
+    hook.std = outp.float().std().item()
 
 # %% ../nbs/05_init.ipynb #55166ff1
 def _measured(hook, m):
-    "Mean and deviation that `hook` found at the output of `m`; raise if nothing can be done with them"
-    mean,std = getattr(hook, 'mean', None),getattr(hook, 'std', None)
-    if mean is None: raise ValueError(f'{type(m).__name__} was not reached when the model was called')
-    if not math.isfinite(mean+std): raise ValueError(f'The output of {type(m).__name__} is not finite; look at the input and the weights before it')
+    "Mean and deviation that `hook` found after `m`; raise if they are of no use"
+    name = type(m).__name__
+    mean, std = getattr(hook, 'mean', None), getattr(hook, 'std', None)
+    if mean is None:
+        raise ValueError(f'{name} was not reached when the model was called')
+    if not math.isfinite(mean+std):
+        raise ValueError(f'The output of {name} is not finite; '
+                         'look at the input and the weights before it')
     if std<1e-8:
-        raise ValueError(f'The output of {type(m).__name__} is {mean:.3g} everywhere: a dead layer; initialise it anew, as with init_weights')
-    return mean,std
+        raise ValueError(f'The output of {name} is {mean:.3g} everywhere: '
+                         'a dead layer; initialise it anew, as with init_weights')
+    return mean, std
 
 # %% ../nbs/05_init.ipynb #18b0f457
 @torch.no_grad()
-def lsuv_init(model, # Contains `m` and `m_in`; in training mode its BatchNorm layers see the batch, as in any pass
-              m, # The module whose output should have mean 0 and deviation 1, such as an activation
-              m_in, # The layer before it, whose weight and bias are changed
-              xb, # A batch of inputs, on the model's device
-              tol:float=1e-3, # Good enough, for mean and deviation
-              max_iter:int=100 # Correct the weights at most so often
-             ): # mean and deviation that were reached
-    "Scale and shift the parameters of `m_in` until the output of `m` has mean 0 and deviation 1 (arXiv:1511.06422)"
+def lsuv_init(
+    # Contains `m` and `m_in`; its BatchNorm layers see the batch, if in training mode
+    model: nn.Module,
+    # Its output should have mean 0 and deviation 1; such as an activation
+    m: nn.Module,
+    m_in: nn.Module,  # The layer before it, whose weight and bias are changed
+    xb: torch.Tensor,  # A batch of inputs, on the model's device
+    tol: float = 1e-3,  # Good enough, for mean and deviation
+    max_iter: int = 100,  # Correct the weights at most so often
+) -> tuple[float, float]:  # Mean and deviation that were reached
+    """Scale and shift `m_in` until the output of `m` has mean 0 and deviation 1
+
+    The method is LSUV (arXiv:1511.06422).
+    """
     hook = Hook(m, _keep_mean_std)
     try:
         for i in range(max_iter+1):
             model(xb)
-            mean,std = _measured(hook, m)
-            if abs(std-1)<tol and (abs(mean)<tol or m_in.bias is None): return mean,std
+            mean, std = _measured(hook, m)
+            shifted = abs(mean)<tol or m_in.bias is None
+            if abs(std-1)<tol and shifted: return mean, std
             if i<max_iter: _correct(m_in, mean, std)
     finally: hook.remove()
-    warnings.warn(f'After {max_iter} corrections the output of {type(m).__name__} has mean {mean:.3f} and deviation {std:.3f}', stacklevel=3)
-    return mean,std
+    warnings.warn(f'After {max_iter} corrections the output of {type(m).__name__} '
+                  f'has mean {mean:.3f} and deviation {std:.3f}', stacklevel=3)
+    return mean, std
 
 # %% ../nbs/05_init.ipynb #63168f68
 def _correct(m_in, mean, std):
@@ -117,4 +169,6 @@ def _correct(m_in, mean, std):
 
 # %% ../nbs/05_init.ipynb #c8a0b03a
 @patch
-def extra_repr(self:GeneralRelu): return ', '.join(f'{k}={v}' for k in ('leak','sub','maxv') if (v := getattr(self, k)) is not None)
+def extra_repr(self: GeneralRelu) -> str:
+    numbers = {k: getattr(self, k) for k in ('leak', 'sub', 'maxv')}
+    return ', '.join(f'{k}={v}' for k, v in numbers.items() if v is not None)

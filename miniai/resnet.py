@@ -6,6 +6,7 @@
 __all__ = ['act_gr', 'ResBlock', 'GlobalAvgPool', 'get_resnet']
 
 # %% ../nbs/07_resnet.ipynb #5aee94d1
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -18,40 +19,58 @@ from .init import GeneralRelu
 act_gr = partial(GeneralRelu, leak=0.1, sub=0.4)
 
 class ResBlock(nn.Module):
-    "`act(x + F(x))`, `F` two convolutions (He et al., arXiv:1512.03385); `(b, ni, h, w)` to `(b, nf, ceil(h/stride), ceil(w/stride))`"
-    def __init__(self, ni:int, # Channels in
-                 nf:int, # Channels out
-                 ks:int=3, # Size of the kernels
-                 stride:int=2, # Step of the second convolution
-                 act=nn.ReLU, # Activation, called without arguments
-                 norm=None, # Normalisation of the two convolutions, called with `nf`
-                 bias:bool=None # As in `conv`
-                ):
+    """`act(x + F(x))`, where `F` is two convolutions (He et al., arXiv:1512.03385)
+
+    It turns `(b, ni, h, w)` into `(b, nf, ceil(h/stride), ceil(w/stride))`.
+    """
+    def __init__(
+        self,
+        ni: int,  # Channels in
+        nf: int,  # Channels out
+        ks: int = 3,  # Size of the kernels
+        stride: int = 2,  # Step of the second convolution
+        act: Callable[[], nn.Module] = nn.ReLU,  # Activation, called without arguments
+        # Normalisation of the two convolutions, called with `nf`
+        norm: Callable[[int], nn.Module] | bool | None = None,
+        bias: bool | None = None,  # As in `conv`
+    ):
         super().__init__()
-        self.conv = nn.Sequential(conv(ni, nf, ks, 1, act, norm, bias), conv(nf, nf, ks, stride, None, norm, bias))
+        self.conv = nn.Sequential(
+            conv(ni, nf, ks, 1, act, norm, bias),
+            conv(nf, nf, ks, stride, None, norm, bias))
         self.pool = nn.Identity() if stride==1 else nn.AvgPool2d(stride, ceil_mode=True)
         self.eye = nn.Identity() if ni==nf else conv(ni, nf, 1, 1, None)
         self.act = act()
 
-    def forward(self, x): return self.act(self.conv(x) + self.eye(self.pool(x)))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.conv(x) + self.eye(self.pool(x)))
 
 # %% ../nbs/07_resnet.ipynb #000cb2df
 class GlobalAvgPool(nn.Module):
     "The mean over height and width: `(b, c, h, w)` to `(b, c)`"
-    def forward(self, x): return x.mean((-2, -1))
+    def forward(self, x: torch.Tensor) -> torch.Tensor: return x.mean((-2, -1))
 
 # %% ../nbs/07_resnet.ipynb #8e10607d
-def get_resnet(act=nn.ReLU, # Activation, called without arguments
-               nfs=(8,16,32,64,128,256), # Channels of the blocks
-               norm=None, # Normalisation, called with the number of channels
-               head:str='pool', # 'pool': an average and a linear layer; 'conv': a convolution, only for images of up to `2**len(nfs)` pixels
-               n_in:int=1, # Channels of the images
-               n_out:int=10, # Number of classes
-               device=def_device # Where to put it
-              ): # `nn.Sequential` on `device`
-    "A residual network: a block with stride 1, then one with stride 2 for each further width, then a head"
-    blocks = [ResBlock(ni, nf, stride=1 if i==0 else 2, act=act, norm=norm) for i,(ni,nf) in enumerate(zip((n_in, *nfs), nfs))]
-    heads = {'pool': lambda: [GlobalAvgPool(), nn.Linear(nfs[-1], n_out)],
-             'conv': lambda: [conv(nfs[-1], n_out, act=None, bias=True), nn.Flatten()]}
-    if head not in heads: raise ValueError(f"head is {head!r}; it should be 'pool' or 'conv'")
-    return nn.Sequential(*blocks, *heads[head]()).to(device)
+def get_resnet(
+    act: Callable[[], nn.Module] = nn.ReLU,  # Activation, called without arguments
+    nfs: Sequence[int] = (8, 16, 32, 64, 128, 256),  # Channels of the blocks
+    # Normalisation, called with the number of channels
+    norm: Callable[[int], nn.Module] | bool | None = None,
+    # 'pool': average, linear layer; 'conv': only for images up to `2**len(nfs)` pixels
+    head: str = 'pool',
+    n_in: int = 1,  # Channels of the images
+    n_out: int = 10,  # Number of classes
+    device: str | torch.device = def_device,  # Where to put it
+) -> nn.Sequential:  # On `device`
+    """A residual network: blocks, then a head
+
+    The first block has stride 1; for each further width follows one with stride 2.
+    """
+    blocks, ni = [], n_in
+    for nf in nfs:
+        blocks.append(ResBlock(ni, nf, stride=2 if blocks else 1, act=act, norm=norm))
+        ni = nf
+    if head=='pool': last = [GlobalAvgPool(), nn.Linear(ni, n_out)]
+    elif head=='conv': last = [conv(ni, n_out, act=None, bias=True), nn.Flatten()]
+    else: raise ValueError(f"head is {head!r}; it should be 'pool' or 'conv'")
+    return nn.Sequential(*blocks, *last).to(device)

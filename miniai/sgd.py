@@ -8,24 +8,32 @@ __all__ = ['SimpleOptimizer', 'SGD', 'RMSprop', 'Adam', 'AdamW', 'HasLearnCB', '
 
 # %% ../nbs/06_sgd.ipynb #c2392b86
 import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 from fastcore.basics import patch
+from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from .learner import Callback
+from .learner import Callback, Learner
 from .xtras import to_cpu
 
 # %% ../nbs/06_sgd.ipynb #f04bd97d
 class SimpleOptimizer(Optimizer):
-    "Calls `update(p, grad, state, group)` for each parameter that has a gradient; `defaults` are the settings of a group"
-    def __init__(self, params, **defaults):
-        if not defaults['lr']>=0: raise ValueError(f"The learning rate is {defaults['lr']!r}; it should be 0 or more")
+    """Calls `update(p, grad, state, group)` for each parameter that has a gradient
+
+    `defaults` are the settings of a group.
+    """
+    def __init__(self, params: Iterable, **defaults: Any):
+        lr = defaults['lr']
+        if not lr>=0:
+            raise ValueError(f"The learning rate is {lr!r}; it should be 0 or more")
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad(): loss = closure()
@@ -36,128 +44,197 @@ class SimpleOptimizer(Optimizer):
 
 # %% ../nbs/06_sgd.ipynb #9e2c6447
 class SGD(SimpleOptimizer):
-    "Stochastic gradient descent, with momentum and weight decay; equal to `torch.optim.SGD`"
-    def __init__(self, params, lr=1e-3, momentum=0., weight_decay=0.):
+    """Stochastic gradient descent, with momentum and weight decay
+
+    It takes the same steps as `torch.optim.SGD`.
+    """
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        momentum: float = 0.,
+        weight_decay: float = 0.,
+    ):
         super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
-    def update(self, p, grad, state, group):
+    def update(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
         if group['weight_decay']: grad = grad.add(p, alpha=group['weight_decay'])
         if group['momentum']:
-            state['sum'] = grad.clone() if 'sum' not in state else state['sum'].mul_(group['momentum']).add_(grad)
+            if 'sum' in state: state['sum'].mul_(group['momentum']).add_(grad)
+            else: state['sum'] = grad.clone()
             grad = state['sum']
         p.sub_(grad, alpha=group['lr'])
 
 # %% ../nbs/06_sgd.ipynb #a3c22773
 class RMSprop(SimpleOptimizer):
-    "Steps divided by the root of a running mean of squared gradients (Hinton's lecture 6e); equal to `torch.optim.RMSprop`"
-    def __init__(self, params, lr=1e-2, alpha=.99, eps=1e-8, weight_decay=0., momentum=0.):
-        super().__init__(params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+    """Steps divided by the root of a running mean of squared gradients
 
-    def update(self, p, grad, state, group):
+    From Hinton's lecture 6e; it takes the same steps as `torch.optim.RMSprop`.
+    """
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-2,
+        alpha: float = .99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.,
+        momentum: float = 0.,
+    ):
+        super().__init__(params, lr=lr, alpha=alpha, eps=eps,
+                         weight_decay=weight_decay, momentum=momentum)
+
+    def update(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
         if group['weight_decay']: grad = grad.add(p, alpha=group['weight_decay'])
         if 'sq' not in state: state['sq'] = torch.zeros_like(p)
         state['sq'].lerp_(grad**2, 1-group['alpha'])
         step = grad/state['sq'].sqrt().add_(group['eps'])
-        if group['momentum']: step = state['sum'] = step if 'sum' not in state else state['sum'].mul_(group['momentum']).add_(step)
+        if group['momentum']:
+            if 'sum' in state: state['sum'].mul_(group['momentum']).add_(step)
+            else: state['sum'] = step
+            step = state['sum']
         p.sub_(step, alpha=group['lr'])
 
 # %% ../nbs/06_sgd.ipynb #c12d4431
 class Adam(SimpleOptimizer):
-    "Running means of gradient and squared gradient, both corrected for their start at 0 (arXiv:1412.6980); equal to `torch.optim.Adam`"
-    def __init__(self, params, lr=1e-3, betas=(.9,.999), eps=1e-8, weight_decay=0.):
+    """Running means of gradient and squared gradient (arXiv:1412.6980)
+
+    Both are corrected for their start at 0. It takes the same steps as
+    `torch.optim.Adam`.
+    """
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (.9, .999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.,
+    ):
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    def decay(self, p, grad, group):
+    def decay(self, p: Tensor, grad: Tensor, group: dict) -> Tensor:
         "The gradient with the weight decay in it"
-        return grad.add(p, alpha=group['weight_decay']) if group['weight_decay'] else grad
+        if not group['weight_decay']: return grad
+        return grad.add(p, alpha=group['weight_decay'])
 
-    def update(self, p, grad, state, group):
-        grad,(b1,b2) = self.decay(p, grad, group),group['betas']
-        if not state: state.update(step=0, avg=torch.zeros_like(p), sq=torch.zeros_like(p))
+    def update(self, p: Tensor, grad: Tensor, state: dict, group: dict) -> None:
+        grad = self.decay(p, grad, group)
+        b1, b2 = group['betas']
+        if not state:
+            state.update(step=0, avg=torch.zeros_like(p), sq=torch.zeros_like(p))
         state['step'] += 1
         state['avg'].lerp_(grad, 1-b1)
         state['sq'].lerp_(grad**2, 1-b2)
-        avg,sq = (state[k]/(1-b**state['step']) for k,b in (('avg',b1), ('sq',b2)))
+        avg = state['avg']/(1-b1**state['step'])
+        sq = state['sq']/(1-b2**state['step'])
         p.addcdiv_(avg, sq.sqrt_().add_(group['eps']), value=-group['lr'])
 
 # %% ../nbs/06_sgd.ipynb #9dd30813
 class AdamW(Adam):
-    "`Adam` with the weight decay applied to the weights, not to the gradients (arXiv:1711.05101); equal to `torch.optim.AdamW`"
-    def __init__(self, params, lr=1e-3, betas=(.9,.999), eps=1e-8, weight_decay=1e-2): super().__init__(params, lr, betas, eps, weight_decay)
+    """`Adam` with the weight decay applied to the weights, not to the gradients
 
-    def decay(self, p, grad, group):
+    From arXiv:1711.05101; it takes the same steps as `torch.optim.AdamW`.
+    """
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (.9, .999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ):
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def decay(self, p: Tensor, grad: Tensor, group: dict) -> Tensor:
         p.mul_(1-group['lr']*group['weight_decay'])
         return grad
 
 # %% ../nbs/06_sgd.ipynb #78ba0438
 class HasLearnCB(Callback):
     "A callback that knows its learner during a fit"
-    def before_fit(self, learn): self.learn = learn
-    def cleanup_fit(self, learn): self.learn = None
+    def before_fit(self, learn: Learner) -> None: self.learn = learn
+    def cleanup_fit(self, learn: Learner) -> None: self.learn = None
 
 # %% ../nbs/06_sgd.ipynb #7657d738
 class RecorderCB(HasLearnCB):
-    "After each training batch record `f(self)` for every `name=f`; `self.pg` is the optimiser's first parameter group"
+    """After each training batch record `f(self)` for every `name=f`
+
+    During the fit `self.pg` is the optimiser's first parameter group.
+    """
     order = -1          # before a schedule moves on
     in_trial = False
-    def __init__(self, **d): self.d,self.recs = d,{k: [] for k in d}
 
-    def before_fit(self, learn):
+    def __init__(self, **d: Callable[['RecorderCB'], Any]):
+        self.d = d
+        self.recs = {k: [] for k in d}
+
+    def before_fit(self, learn: Learner) -> None:
         super().before_fit(learn)
         self.recs = {k: [] for k in self.d}
         self.pg = learn.opt.param_groups[0] if learn.opt else None
 
-    def cleanup_fit(self, learn):
+    def cleanup_fit(self, learn: Learner) -> None:
         super().cleanup_fit(learn)
         self.pg = None
 
-    def after_batch(self, learn):
+    def after_batch(self, learn: Learner) -> None:
         if not learn.training: return
-        for k,f in self.d.items():
+        for k, f in self.d.items():
             v = f(self)
-            self.recs[k].append(v.detach().clone() if isinstance(v, torch.Tensor) else v)
+            self.recs[k].append(v.detach().clone() if isinstance(v, Tensor) else v)
 
 # %% ../nbs/06_sgd.ipynb #d13d6846
 @patch
-def plot(self:RecorderCB, figsize=None):
+def plot(self: RecorderCB, figsize: tuple[float, float] | None = None) -> None:
     "Draw every record over the batches"
-    if not self.recs: raise ValueError('Nothing to draw: RecorderCB was given no functions, such as RecorderCB(lr=lambda cb: cb.pg["lr"])')
-    _,axs = plt.subplots(1, len(self.recs), figsize=figsize or (4*len(self.recs),3), squeeze=False)
-    for ax,(k,v) in zip(axs.flat, self.recs.items()):
+    if not self.recs:
+        raise ValueError('Nothing to draw: RecorderCB was given no functions, '
+                         'such as RecorderCB(lr=lambda cb: cb.pg["lr"])')
+    if not figsize: figsize = (4*len(self.recs), 3)
+    _, axs = plt.subplots(1, len(self.recs), figsize=figsize, squeeze=False)
+    for ax, (k, v) in zip(axs.flat, self.recs.items()):
         ax.plot([to_cpu(o) for o in v], label=k)
-        ax.set_xlabel('batch'); ax.set_title(k)
+        ax.set_xlabel('batch')
+        ax.set_title(k)
 
 # %% ../nbs/06_sgd.ipynb #2b9f6fbc
 class BaseSchedCB(Callback):
     "Make a scheduler with `sched(optimizer)` when a training fit begins"
     in_trial = False
-    def __init__(self, sched # For example `partial(lr_scheduler.OneCycleLR, max_lr=.1, total_steps=100)`
-                ): self.sched,self.schedo = sched,None
 
-    def before_fit(self, learn):
-        self.schedo,self.over = None,0
+    def __init__(
+        self,
+        # For example `partial(lr_scheduler.OneCycleLR, max_lr=.1, total_steps=100)`
+        sched: Callable[[Optimizer], lr_scheduler.LRScheduler],
+    ):
+        self.sched = sched
+        self.schedo = None
+
+    def before_fit(self, learn: Learner) -> None:
+        self.schedo, self.over = None, 0
         if 'train' not in learn.phases or not learn.n_epochs: return
         self.schedo = self.sched(learn.opt)
         if isinstance(self.schedo, lr_scheduler.ReduceLROnPlateau):
-            raise TypeError('ReduceLROnPlateau wants a measure at each step, which a callback of your own can give it; '
+            raise TypeError('ReduceLROnPlateau wants a measure at each step, which '
+                            'a callback of your own can give it; '
                             'this one calls step() alone')
 
 # %% ../nbs/06_sgd.ipynb #3fe9ba45
 @patch
-def _step(self:BaseSchedCB, learn):
+def _step(self: BaseSchedCB, learn):
     "Move on, unless this is no training or the plan is over"
     if not learn.training or self.schedo is None: return
     total = getattr(self.schedo, 'total_steps', None)
     if total is None or self.schedo.last_epoch+1<total: return self.schedo.step()
     self.over += 1          # once is the end of the fit that was planned
     if self.over==2:
-        warnings.warn(f'The schedule was planned for {total} steps; they are over, and the learning rate stays as it is', stacklevel=2)
+        warnings.warn(f'The schedule was planned for {total} steps; they are over, '
+                      'and the learning rate stays as it is', stacklevel=2)
 
 # %% ../nbs/06_sgd.ipynb #95d18d2c
 class BatchSchedCB(BaseSchedCB):
     "A schedule that moves on after each training batch"
-    def after_batch(self, learn): self._step(learn)
+    def after_batch(self, learn: Learner) -> None: self._step(learn)
 
 class EpochSchedCB(BaseSchedCB):
     "A schedule that moves on after each training epoch"
-    def after_epoch(self, learn): self._step(learn)
+    def after_epoch(self, learn: Learner) -> None: self._step(learn)
