@@ -7,6 +7,7 @@ __all__ = ['RECIPES', 'conv_unit', 'Residual', 'ScaledMax', 'Whitening', 'narrow
            'recipe_sched', 'recipe_loaders', 'PlannedCB', 'recipe_learner']
 
 # %% ../nbs/12_recipes.ipynb #78e5e5a0
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,32 +21,43 @@ from . import accel
 from .augment import RandCrop, RandErase, tfm_batch
 from .datasets import DataLoaders, TensorLoader
 from .init import BatchTransformCB
-from .learner import Accuracy, Callback, DeviceCB, MetricsCB, TerminateOnNaN, TrainLearner, _as_list
+from .learner import (Accuracy, Callback, DeviceCB, MetricsCB, TerminateOnNaN,
+                            TrainLearner, _as_list)
 from .sgd import BatchSchedCB
 
 # %% ../nbs/12_recipes.ipynb #5f6588c4
-def conv_unit(ni, nf, pool=False):
-    "A 3×3 convolution, a max-pool if asked for, BatchNorm and ReLU; `(b, ni, h, w)` to `(b, nf, h, w)`, or half of that"
-    return nn.Sequential(nn.Conv2d(ni, nf, 3, padding=1, bias=False), *[nn.MaxPool2d(2)]*pool, nn.BatchNorm2d(nf, momentum=.4), nn.ReLU())
+def conv_unit(ni: int, # Channels that come in
+              nf: int, # Channels that go out
+              pool: bool = False # Halve the size
+             ) -> nn.Sequential: # `(b, ni, h, w)` to `(b, nf, h, w)`, or half of that
+    "A 3×3 convolution, a max-pool if asked for, BatchNorm and ReLU"
+    layers = [nn.Conv2d(ni, nf, 3, padding=1, bias=False)]
+    if pool: layers.append(nn.MaxPool2d(2))
+    return nn.Sequential(*layers, nn.BatchNorm2d(nf, momentum=.4), nn.ReLU())
 
 class Residual(nn.Sequential):
     "What the layers make of `x`, added to `x`"
-    def forward(self, x): return x + super().forward(x)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + super().forward(x)
 
 # %% ../nbs/12_recipes.ipynb #411a86f9
 class ScaledMax(nn.Module):
     "The highest value of each channel, times `scale`; `(b, c, h, w)` to `(b, c)`"
-    def __init__(self, scale:float=1/8):
+    def __init__(self, scale: float = 1/8):
         super().__init__()
         self.scale = scale
-    def forward(self, x): return x.amax((2, 3))*self.scale
-    def extra_repr(self): return f'scale={self.scale:g}'
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.amax((2, 3))*self.scale
+
+    def extra_repr(self) -> str: return f'scale={self.scale:g}'
 
 # %% ../nbs/12_recipes.ipynb #a37b29c1
 class Whitening(nn.Conv2d):
-    "A convolution whose filters are not learnt but measured, each with both signs; `(b, ni, h, w)` to `(b, 2*ni*ks*ks, h, w)`"
-    def __init__(self, ni:int, # Channels of the images
-                 ks:int=3 # Side of a patch, odd
+    """A convolution whose filters are not learnt but measured, each with both signs;
+    `(b, ni, h, w)` to `(b, 2*ni*ks*ks, h, w)`"""
+    def __init__(self, ni: int, # Channels of the images
+                 ks: int = 3 # Side of a patch, odd
                 ):
         super().__init__(ni, 2*ni*ks*ks, ks, padding=ks//2)
         self.weight.requires_grad_(False)
@@ -54,117 +66,183 @@ class Whitening(nn.Conv2d):
 # %% ../nbs/12_recipes.ipynb #3fd26a9d
 @patch
 @torch.no_grad()
-def measure(self:Whitening, x, # Normalised images `(n, ni, h, w)`
-            eps:float=1e-2 # Added to the variances, so that noise is not blown up
-           ):
-    "Set the filters to the principal components of the patches of `x`, divided by their standard deviation (PCA whitening), and to their negatives"
+def measure(self: Whitening, x: torch.Tensor, # Normalised images `(n, ni, h, w)`
+            eps: float = 1e-2 # Added to the variances, so that noise is not blown up
+           ) -> Whitening: # Itself
+    """Set the filters to the principal components of the patches of `x`, divided by
+    their standard deviation (PCA whitening), and to their negatives"""
     patches = F.unfold(x, self.kernel_size).transpose(1, 2).flatten(0, 1)
-    var,components = torch.linalg.eigh(patches.T@patches/len(patches))
+    var, components = torch.linalg.eigh(patches.T@patches/len(patches))
     w = (components/(var+eps).sqrt()).T
     self.weight.copy_(torch.cat([w, -w]).view_as(self.weight))
     return self
 
 # %% ../nbs/12_recipes.ipynb #9c48bcb7
-def narrow_net(nfs=(16,48,96), # Channels of each stage
-               before=(2,1,1), # Convolutions of each stage at the size that comes in; the last one is pooled
-               after=(0,1,1), # Residual convolutions of each stage at half the size
-               n_in:int=1, # Channels of the images
-               n_out:int=10 # Number of classes
-              ): # `nn.Sequential`, whose first layer has to `measure` images yet
-    "A network that does much of its work on few channels at full size; `(b, n_in, h, w)` to `(b, n_out)`"
-    if min(before)<1: raise ValueError(f'before is {before}; each stage needs at least one convolution that leads into it')
+def narrow_net(nfs: tuple[int, ...] = (16, 48, 96), # Channels of each stage
+               # Convolutions of each stage at the size that comes in; the last is pooled
+               before: tuple[int, ...] = (2, 1, 1),
+               # Residual convolutions of each stage at half the size
+               after: tuple[int, ...] = (0, 1, 1),
+               n_in: int = 1, # Channels of the images
+               n_out: int = 10 # Number of classes
+              ) -> nn.Sequential: # Its first layer has to `measure` images yet
+    """A network that does much of its work on few channels at full size;
+    `(b, n_in, h, w)` to `(b, n_out)`"""
+    if min(before)<1:
+        raise ValueError(f'before is {before}; '
+                         'each stage needs at least one convolution that leads into it')
     stem = Whitening(n_in)
-    layers,ni = [stem, nn.ReLU()],stem.out_channels
+    layers = [stem, nn.ReLU()]
+    ni = stem.out_channels
     for nf,b,a in zip(nfs, before, after, strict=True):
-        layers += [conv_unit(nf if i else ni, nf, pool=i==b-1) for i in range(b)] + [Residual(*conv_unit(nf, nf)) for _ in range(a)]
-        ni = nf
+        for i in range(b):
+            layers.append(conv_unit(ni, nf, pool=i==b-1))
+            ni = nf
+        layers += [Residual(*conv_unit(nf, nf)) for _ in range(a)]
     return nn.Sequential(*layers, ScaledMax(), nn.Linear(ni, n_out, bias=False))
 
 # %% ../nbs/12_recipes.ipynb #b313c033
 class FlipInTurn(TensorLoader):
-    "A `TensorLoader` that shows an image as it is in one epoch and mirrored in the next; half of the images begin mirrored"
-    def __init__(self, *args, **kwargs):
+    """A `TensorLoader` that shows an image as it is in one epoch and mirrored in the
+    next; half of the images begin mirrored"""
+    def __init__(self, *args, # As for `TensorLoader`
+                 **kwargs # As for `TensorLoader`
+                ):
         super().__init__(*args, **kwargs)
-        self.epoch,self.begins = 0,(torch.rand(len(self.x), generator=torch.Generator().manual_seed(0))<.5).to(self.x.device)
+        own_random = torch.Generator().manual_seed(0)
+        begins = torch.rand(len(self.x), generator=own_random)<.5
+        self.epoch = 0
+        self.begins = begins.to(self.x.device)
 
-    def order(self):
+    def order(self) -> torch.Tensor | None:
+        "As that of `TensorLoader`; it counts the epochs"
         self.epoch += 1
         return super().order()
 
-    def batch(self, idx):
-        xb,yb = super().batch(idx)
+    def batch(self, idx: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        "The images `idx`, mirrored if it is their turn, and their labels"
+        xb, yb = super().batch(idx)
         turn = self.begins[idx]^bool(self.epoch%2)
-        return torch.where(turn.view(-1, *[1]*(xb.ndim-1)), xb.flip(-1), xb),yb
+        turn = turn.view(-1, *[1]*(xb.ndim-1))
+        return torch.where(turn, xb.flip(-1), xb), yb
 
-    def state_dict(self): return dict(epoch=self.epoch)
-    def load_state_dict(self, state): self.epoch = int(state['epoch'])
+    def state_dict(self) -> dict[str, int]: return dict(epoch=self.epoch)
+    def load_state_dict(self, state: dict) -> None: self.epoch = int(state['epoch'])
 
 # %% ../nbs/12_recipes.ipynb #ec0631ff
 @dataclass(frozen=True)
 class Recipe:
     "What is trained, and how"
-    epochs:int # How often to go through the images
-    nfs:tuple=(16,48,96) # Channels of the stages of `narrow_net`
-    before:tuple=(2,1,1) # Convolutions up to the max-pool of each
-    after:tuple=(0,1,1) # Residual convolutions after it
-    bs:int=512 # Images in a batch
-    lr:float=1.2 # Highest learning rate
-    momentum:float=.9 # Of Nesterov's SGD
-    wd:float=3e-4 # Weight decay, for all that has more than one dimension
-    warm:float=.2 # Share of the batches in which the rate rises
-    smooth:float=.1 # Label smoothing
-    pad:int=0 # Images are shifted by up to so many pixels
-    erase:float=0. # Side of the patches that are erased, as a share of the image's
-    flip:bool=True # Show mirror images, in turn; not for what has a left and a right, as letters do
+    epochs: int # How often to go through the images
+    nfs: tuple[int, ...] = (16, 48, 96) # Channels of the stages of `narrow_net`
+    before: tuple[int, ...] = (2, 1, 1) # Convolutions up to the max-pool of each
+    after: tuple[int, ...] = (0, 1, 1) # Residual convolutions after it
+    bs: int = 512 # Images in a batch
+    lr: float = 1.2 # Highest learning rate
+    momentum: float = .9 # Of Nesterov's SGD
+    wd: float = 3e-4 # Weight decay, for all that has more than one dimension
+    warm: float = .2 # Share of the batches in which the rate rises
+    smooth: float = .1 # Label smoothing
+    pad: int = 0 # Images are shifted by up to so many pixels
+    erase: float = 0. # Side of the patches that are erased, as a share of the image's
+    # Show mirror images, in turn; not for what has a left and a right, as letters do
+    flip: bool = True
 
-RECIPES = {'94': Recipe(8), '5-epochs': Recipe(5), '20-epochs': Recipe(20, nfs=(32,64,128), pad=1),
-           '50-epochs': Recipe(50, nfs=(32,64,128), pad=1, erase=.2), '50-epochs-wide': Recipe(50, nfs=(32,128,256), pad=1, erase=.2)}
+RECIPES = {
+    '94': Recipe(8),
+    '5-epochs': Recipe(5),
+    '20-epochs': Recipe(20, nfs=(32, 64, 128), pad=1),
+    '50-epochs': Recipe(50, nfs=(32, 64, 128), pad=1, erase=.2),
+    '50-epochs-wide': Recipe(50, nfs=(32, 128, 256), pad=1, erase=.2)}
 
 # %% ../nbs/12_recipes.ipynb #24d2fa20
-def recipe_opt(recipe, params, lr, **kwargs):
-    "SGD with Nesterov's momentum, and weight decay for what has more than one dimension"
+def recipe_opt(recipe: Recipe,
+               params: Iterable[nn.Parameter], # Those that are not trained are left away
+               lr: float, # Where the schedule begins is up to the schedule
+               **kwargs # Passed on to `optim.SGD`
+              ) -> optim.SGD: # With two groups of parameters
+    """SGD with Nesterov's momentum, and weight decay for what has more than one
+    dimension"""
     params = [p for p in params if p.requires_grad]
-    groups = [dict(params=[p for p in params if p.ndim>1]), dict(params=[p for p in params if p.ndim<2], weight_decay=0.)]
-    return optim.SGD(groups, lr, recipe.momentum, weight_decay=recipe.wd, nesterov=True, **kwargs)
+    groups = [dict(params=[p for p in params if p.ndim>1]),
+              dict(params=[p for p in params if p.ndim<2], weight_decay=0.)]
+    return optim.SGD(groups, lr, recipe.momentum, weight_decay=recipe.wd, nesterov=True,
+                     **kwargs)
 
-def recipe_sched(recipe, opt, n # Number of batches of an epoch
-                ): # A scheduler
+def recipe_sched(recipe: Recipe,
+                 opt: optim.Optimizer, # Whose learning rate is to change
+                 n: int # Number of batches of an epoch
+                ) -> OneCycleLR:
     "Up in a straight line, and down in another"
-    total = recipe.epochs*n
-    warm = max(recipe.warm, 2/total) if total>1 else recipe.warm       # of one batch alone PyTorch can make no slope
-    return OneCycleLR(opt, recipe.lr, total, pct_start=warm, anneal_strategy='linear', cycle_momentum=False)
+    total, warm = recipe.epochs*n, recipe.warm
+    if total>1: warm = max(warm, 2/total)   # of one batch PyTorch can make no slope
+    return OneCycleLR(opt, recipe.lr, total, pct_start=warm, anneal_strategy='linear',
+                      cycle_momentum=False)
 
 # %% ../nbs/12_recipes.ipynb #66117812
-def recipe_loaders(recipe, dls):
+def recipe_loaders(recipe: Recipe,
+                   dls: DataLoaders # Of `TensorLoader`s
+                  ) -> DataLoaders:
     "`dls` with a `FlipInTurn` to train, or without `flip` with a plain `TensorLoader`"
     o = dls.train
-    if not isinstance(o, TensorLoader): raise TypeError(f'A recipe wants its images in memory, in a TensorLoader as get_dls makes it; got {type(o).__name__}')
-    if min(o.x.shape[-2:]) < 2**len(recipe.nfs): raise ValueError(f'The images have {o.x.shape[-2]}×{o.x.shape[-1]} pixels; this recipe halves them {len(recipe.nfs)} times, so they need {2**len(recipe.nfs)} at least')
-    train = (FlipInTurn if recipe.flip else TensorLoader)(o.x, o.y, recipe.bs, o.shuffle, o.mean, o.std, drop_last=len(o.x)>=recipe.bs)
+    if not isinstance(o, TensorLoader):
+        raise TypeError('A recipe wants its images in memory, in a TensorLoader as get_dls '
+                        f'makes it; got {type(o).__name__}')
+    h, w = o.x.shape[-2:]
+    least = 2**len(recipe.nfs)
+    if min(h, w) < least:
+        raise ValueError(f'The images have {h}×{w} pixels; this recipe halves them '
+                         f'{len(recipe.nfs)} times, so they need {least} at least')
+    loader = FlipInTurn if recipe.flip else TensorLoader
+    train = loader(o.x, o.y, recipe.bs, o.shuffle, o.mean, o.std,
+                   drop_last=len(o.x)>=recipe.bs)
     return DataLoaders(train, dls.valid, dls.test, dls.classes)
 
 class PlannedCB(Callback):
     "Refuse to train for another number of epochs than the schedule was made for"
     in_trial = False
-    def __init__(self, epochs:int): self.epochs = epochs
+    def __init__(self, epochs: int): self.epochs = epochs
+
     def before_fit(self, learn):
         if 'train' not in learn.phases or learn.n_epochs==self.epochs: return
-        raise ValueError(f'This recipe, and its schedule, are made for {self.epochs} epochs, not for {learn.n_epochs}; for another number take replace(recipe, epochs={learn.n_epochs}), with replace from dataclasses')
+        raise ValueError(
+            f'This recipe, and its schedule, are made for {self.epochs} epochs, not for '
+            f'{learn.n_epochs}; for another number take '
+            f'replace(recipe, epochs={learn.n_epochs}), with replace from dataclasses')
 
-def recipe_learner(recipe, # `Recipe`
-                   dls, # `DataLoaders` of `TensorLoader`s, with class names
-                   place=None, # `DeviceCB`; `None` makes one for the best device
-                   cbs=None, # A callback or a list of them, besides those of the recipe
-                   fast:bool=True # Use what is `fast` there
-                  ): # `TrainLearner`, for `fit(recipe.epochs)`
+def _n_classes(dls):
+    "How many classes `dls` have; counted by their labels if they have no names"
+    return len(dls.classes) if dls.classes else int(dls.train.y.max())+1
+
+def _augmentation(recipe):
+    "The callbacks, one or none, that change the training images as `recipe` says"
+    tfms = []
+    if recipe.pad>0: tfms.append(RandCrop(recipe.pad))
+    if recipe.erase>0: tfms.append(RandErase(recipe.erase))
+    if not tfms: return []
+    transform = partial(tfm_batch, tfm_x=nn.Sequential(*tfms))
+    return [BatchTransformCB(transform, on_val=False)]
+
+def recipe_learner(recipe: Recipe,
+                   dls: DataLoaders, # Of `TensorLoader`s, with class names
+                   place: DeviceCB | None = None, # `None` makes one for the best device
+                   # A callback or a list of them, besides those of the recipe
+                   cbs: Callback | list[Callback] | None = None,
+                   fast: bool = True # Use what is `fast` there
+                  ) -> TrainLearner: # For `fit(recipe.epochs)`
     "A learner for `dls` that does as `recipe` says"
-    place,dls = place or DeviceCB(),recipe_loaders(recipe, dls)
-    model = narrow_net(recipe.nfs, recipe.before, recipe.after, dls.train.x.shape[1], len(dls.classes) if dls.classes else int(dls.train.y.max())+1)
-    n = min(5_000, 4_000_000//dls.train.x[0].numel()+1)         # fewer large ones, for their patches take memory
+    place, dls = place or DeviceCB(), recipe_loaders(recipe, dls)
+    x = dls.train.x
+    model = narrow_net(recipe.nfs, recipe.before, recipe.after,
+                       n_in=x.shape[1], n_out=_n_classes(dls))
+    # fewer images if they are large, for their patches take memory
+    n = min(5_000, 4_000_000//x[0].numel()+1)
     model[0].measure(dls.train.batch(slice(0, n))[0])
-    quick,opt_kwargs,_ = accel.fast(place.device) if fast else ([accel.ChannelsLast()], {}, '')
+    if fast: quick, opt_kwargs, _ = accel.fast(place.device)
+    else: quick, opt_kwargs = [accel.ChannelsLast()], {}
     sched = BatchSchedCB(partial(recipe_sched, recipe, n=len(dls.train)))
-    tfms = [RandCrop(recipe.pad)]*(recipe.pad>0) + [RandErase(recipe.erase)]*(recipe.erase>0)
-    more = [BatchTransformCB(partial(tfm_batch, tfm_x=nn.Sequential(*tfms)), on_val=False)]*bool(tfms)
-    cbs = [place, PlannedCB(recipe.epochs), MetricsCB(accuracy=Accuracy()), TerminateOnNaN(), sched, *more, *quick, *_as_list(cbs)]
-    return TrainLearner(model.to(place.device), dls, nn.CrossEntropyLoss(label_smoothing=recipe.smooth), recipe.lr, cbs, partial(recipe_opt, recipe, **opt_kwargs))
+    cbs = [place, PlannedCB(recipe.epochs), MetricsCB(accuracy=Accuracy()),
+           TerminateOnNaN(), sched, *_augmentation(recipe), *quick, *_as_list(cbs)]
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.smooth)
+    opt_func = partial(recipe_opt, recipe, **opt_kwargs)
+    return TrainLearner(model.to(place.device), dls, loss, recipe.lr, cbs, opt_func)
