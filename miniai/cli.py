@@ -84,7 +84,7 @@ def _add_switches(p):
                    help='print the result only (default: show everything)')
     p.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
 
-# %% ../nbs/32_cli.ipynb #3e00c010
+# %% ../nbs/32_cli.ipynb #72258ee4
 def given_options(argv: list[str] | None) -> tuple[dict, set[str]]:
     "All options by name, and the names of those that were given"
     p, unset = parser(), object()
