@@ -44,7 +44,7 @@ from .xtras import STYLE, is_main, replacing, same_random_state, versions
 class ImagesPart(Part):
     "The part `images`: what the network was trained on, and a new picture is made into"
     name = 'images: {}'
-    shape: list[int] = part(list_of(SIZE, 3))        # channels, height, width
+    shape: list[int] = part(list_of(SIZE, 3))           # channels, height, width
     mean: float | list[float] = part(                   # of all channels, or of each
         either(is_number, list_of(is_number)), 'images: mean and std')
     std: float | list[float] = part(
