@@ -9,7 +9,7 @@ __all__ = ['FORMATS', 'MOST_PIXELS', 'PIXELS', 'open_picture', 'fit_size', 'to_p
 
 # %% ../nbs/21_sources.ipynb #79bcd0e5
 import hashlib, os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from numbers import Integral
