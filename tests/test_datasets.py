@@ -262,7 +262,7 @@ def test_images_of_any_kind(im):
     __import__('matplotlib.pyplot').pyplot.close('all')
 
 def test_the_cache_of_pixels_is_never_trusted(tmp_path, monkeypatch, fashion):
-    import miniai.datasets as D
+    import miniai.sources as D
     path = tmp_path/'pixels.bin'
     monkeypatch.setattr(D, '_cache_path', lambda: path)
     def right(): return torch.equal(get_dls(limit=100, valid=50).train.x, expected) and hashlib.sha256(path.read_bytes()).hexdigest()==D.PIXELS
@@ -276,7 +276,7 @@ def test_the_cache_of_pixels_is_never_trusted(tmp_path, monkeypatch, fashion):
     assert torch.equal(fashion.valid.x, get_dls().valid.x)
 
 def test_no_place_for_the_cache_is_no_error(tmp_path, monkeypatch):
-    import miniai.datasets as D
+    import miniai.sources as D
     def nowhere(): raise PermissionError('read-only')
     for path in (lambda: tmp_path/'nosuch'/'pixels.bin', lambda: tmp_path, nowhere):
         monkeypatch.setattr(D, '_cache_path', path)
