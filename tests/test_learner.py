@@ -183,7 +183,7 @@ def test_batches_without_an_obvious_length(batch):
     assert len(Own(mlp(), DataLoaders([batch], [batch])).fit(1))==1
 
 def test_a_loss_that_is_a_plain_number(dls, monkeypatch):
-    monkeypatch.setattr('miniai.learner._Lines.interval', 0.)       # read the loss at every batch
+    monkeypatch.setattr('miniai.progress._Lines.interval', 0.)       # read the loss at every batch
     class Own(TrainLearner):
         def get_loss(self): self.loss = 1.5
     assert Own(mlp(), dls, cbs=[TerminateOnNaN(2), ProgressCB()]).fit(1, train=False)[0]['valid_loss']==1.5
