@@ -1,15 +1,19 @@
-"Everything: all public names of all modules, and the methods that later pages patch onto earlier classes"
-from miniai.xtras import *
-from miniai.datasets import *
-from miniai.conv import *
-from miniai.learner import *
-from miniai.activations import *
-from miniai.init import *
-from miniai.sgd import *
-from miniai.resnet import *
-from miniai.summary import *
-from miniai.augment import *
-from miniai.accel import *
-from miniai.checkpoint import *
-from miniai.recipes import *
-from miniai.train import *
+"""All public names at once, and the methods that later pages give to earlier classes.
+
+The list of the names is in `miniai/__init__.py`; here `conv` is added, which as `miniai.conv` is
+the module. Names that version 0.1 gave besides can still be asked for by name.
+"""
+from importlib import import_module as _import_module
+
+from miniai import *  # noqa: F403
+from miniai import __all__ as _public
+from miniai import _names
+from miniai.conv import conv
+
+__all__ = [*_public, 'conv']
+
+def __getattr__(name):
+    for module in _names:
+        found = _import_module(f'miniai.{module}')
+        if name in found.__all__: return getattr(found, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
