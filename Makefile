@@ -1,7 +1,7 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
-.PHONY: setup train test notebooks docs docs-serve lab bench bench-test soak
+.PHONY: setup train lint test notebooks docs docs-serve lab bench bench-test soak
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -13,13 +13,17 @@ setup: .venv/.installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@mkdir -p .venv/home
 	@test ! -d .git || HOME=$(CURDIR)/.venv/home .venv/bin/nbdev_install_hooks
-	@test ! -d .git || { git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P'; printf '#!/bin/sh\n.venv/bin/nbdev_trust\n' > .git/hooks/post-merge; }
+	@test ! -d .git || { git config merge.nbdev-merge.driver '.venv/bin/nbdev_merge %O %A %B %P'; printf '#!/bin/sh\n.venv/bin/nbdev_trust\n' > .git/hooks/post-merge; printf '#!/bin/sh\nexec .venv/bin/ruff check\n' > .git/hooks/pre-commit; chmod +x .git/hooks/pre-commit; }
 	@touch $@
 
 train: setup   ## ARGS="--epochs 20" passes options on to miniai-train
 	@.venv/bin/miniai-train $(ARGS)
 
-test: setup
+lint: setup   ## what ruff (ruff.toml) and import-linter (tools/floors.ini) have to say
+	.venv/bin/ruff check
+	.venv/bin/lint-imports tools/floors.ini
+
+test: lint
 	$(PY) tools/notebooks.py check
 	$(PY) tools/notebooks.py test
 	$(PY) -m pytest tests

@@ -1,5 +1,6 @@
 "What is imported, what is exported, what is said about where things are; and the wheel in a clean environment"
 import ast, configparser, json, re, shutil, subprocess, sys, venv
+from inspect import Parameter, isclass, isfunction, signature
 from pathlib import Path
 
 import nbformat, pytest
@@ -7,8 +8,8 @@ from conftest import ROOT, python
 
 import miniai
 
-ORDER = [re.sub(r'^\d+_', '', p.stem) for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))]
-MODULES = [o for o in ORDER if (ROOT/'miniai'/f'{o}.py').exists()]
+PAGES = [re.sub(r'^\d+[a-z]?_', '', p.stem) for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))]
+MODULES = [o for o in PAGES if (ROOT/'miniai'/f'{o}.py').exists()]
 
 def settings():
     cfg = configparser.ConfigParser(delimiters=['=']); cfg.read(ROOT/'settings.ini')
@@ -32,16 +33,49 @@ def test_the_first_batch_in_one_line():
                  "from miniai.sgd import *; from miniai.xtras import *; set_seed(42); xb,yb = next(iter(get_dls().train)); print(xb.shape, yb[:10])")
     assert res.stdout=='torch.Size([1024, 1, 28, 28]) tensor([5, 7, 4, 7, 3, 8, 9, 5, 3, 1])\n', res.stderr
 
-def test_all_gives_everything_patches_included():
+def test_all_gives_the_public_names_and_the_methods_of_later_pages():
     res = python('''
+before = set(globals())
 from miniai.all import *
-import importlib, sys
-for nm in sys.argv[1:]:
-    m = importlib.import_module('miniai.'+nm)
-    for o in m.__all__:
-        if not o.startswith('_') and '.' not in o: assert o in globals(), (nm, o)
-print(Learner.summary.__name__, Learner.lr_find.__name__, 'nbdev' in sys.modules)''', *MODULES)
-    assert res.stdout.split()==['summary','lr_find','False'], res.stderr
+print(*sorted(set(globals())-before-{'before'}))
+import sys
+print(Learner.summary.__name__, Learner.lr_find.__name__, 'nbdev' in sys.modules)''')
+    names, rest = res.stdout.splitlines()
+    assert names.split()==sorted([*miniai.__all__, 'conv'])
+    assert rest.split()==['summary', 'lr_find', 'False'], res.stderr
+
+def test_the_list_of_public_names_is_short_and_has_each_name_once():
+    names = [o for names in miniai._names.values() for o in names]
+    assert len(names)==len(set(names)) and 100<=len(names)<=130
+    for module,some in miniai._names.items():
+        assert some==sorted(some) and set(some)<=set(getattr(miniai, module).__all__), module
+
+def test_names_that_version_0_1_gave_in_all_can_still_be_asked_for():
+    old = json.loads((ROOT/'tests'/'data'/'v0_1'/'names.json').read_text())
+    import miniai.all as everything
+    names = {o for k,v in old.items() if k!='miniai' for o in v['exported']}
+    assert len(names)>200
+    for o in names: assert getattr(everything, o) is not None
+    with pytest.raises(AttributeError, match='nonsense'): everything.nonsense
+
+def parameters(f):
+    "The parameters of `f` that should say what they are"
+    skip = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return [o for o in signature(f).parameters.values()
+            if o.name not in ('self', 'cls') and o.kind not in skip]
+
+@pytest.mark.parametrize('name', miniai.__all__[1:])
+def test_public_names_are_annotated(name):
+    "Functions with what they return, classes as they are made"
+    o = getattr(miniai, name)
+    if not isfunction(o) and not isclass(o): return                  # a table, such as RECIPES
+    if isclass(o) and not o.__module__.startswith('miniai'): return
+    bare = [p.name for p in parameters(o) if p.annotation is Parameter.empty]
+    assert not bare, f'{name}: {bare} have no annotation'
+    if isfunction(o): assert signature(o).return_annotation is not Parameter.empty, name
+
+def test_the_types_are_announced():
+    assert (ROOT/'miniai'/'py.typed').exists() and 'py.typed' in (ROOT/'MANIFEST.in').read_text()
 
 @pytest.mark.parametrize('nm,module', [('to_cpu','learner'), ('set_seed','activations'), ('conv','init'), ('clean_mem','init'), ('set_seed','xtras'), ('def_device','conv')])
 def test_names_handed_on_are_the_same_objects(nm, module):
@@ -49,12 +83,44 @@ def test_names_handed_on_are_the_same_objects(nm, module):
     assert nm in m.__all__ and getattr(m, nm) is getattr(miniai.conv if nm=='conv' else miniai, nm)
 
 @pytest.mark.parametrize('module', MODULES)
-def test_modules_import_by_name_and_only_from_floors_below(module):
+def test_modules_import_by_name_and_nothing_private_of_each_other(module):
     for o in ast.walk(tree(module)):
-        if isinstance(o, ast.ImportFrom):
-            assert all(a.name!='*' for a in o.names), f'{module} imports * from {o.module}'
-            m = re.match(r'miniai\.(\w+)', o.module or '')
-            if m: assert ORDER.index(m[1]) < ORDER.index(module), f'{module} imports from {m[1]}, which comes later'
+        if not isinstance(o, ast.ImportFrom): continue
+        names = [a.name for a in o.names]
+        assert '*' not in names, f'{module} imports * from {o.module}'
+        ours = o.level or (o.module or '').startswith('miniai')
+        private = [a for a in names if a.startswith('_') and a!='__version__']
+        assert not (ours and private), f'{module} imports {private} from {o.module}'
+
+def test_modules_import_only_from_the_floors_below():
+    res = subprocess.run([Path(sys.executable).parent/'lint-imports', ROOT/'tools'/'floors.ini'],
+                         cwd=ROOT, capture_output=True, text=True)
+    assert res.returncode==0 and '1 kept, 0 broken' in res.stdout, res.stdout + res.stderr
+    floors = (ROOT/'tools'/'floors.ini').read_text().split('layers =')[1].split()
+    assert floors[::-1]==list(miniai._names)
+
+def lines_of_code(module):
+    "Lines that are not blank, no comment, and not in a docstring"
+    text, docs = (ROOT/'miniai'/f'{module}.py').read_text(), set()
+    for o in ast.walk(ast.parse(text)):
+        if isinstance(o, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(o):
+            docs.update(range(o.body[0].lineno, o.body[0].end_lineno+1))
+    return sum(bool(s.strip()) and not s.strip().startswith('#')
+               for i,s in enumerate(text.splitlines(), 1) if i not in docs)
+
+@pytest.mark.parametrize('module', MODULES)
+def test_rooms_are_small(module): assert lines_of_code(module)<=330
+
+def test_exported_lines_fit():
+    "At most 2 % of the lines that go into the package are longer than 88 characters, none than 100"
+    long = all_lines = 0
+    for p in (ROOT/'nbs').glob('*.ipynb'):
+        for c in nbformat.read(p, 4).cells:
+            if not re.search(r'^#\| *exports?\b', c.source, re.M): continue
+            widths = list(map(len, c.source.splitlines()))
+            assert max(widths)<=100, f'{p.name}: {max(c.source.splitlines(), key=len)}'
+            long, all_lines = long + sum(o>88 for o in widths), all_lines + len(widths)
+    assert long<=.02*all_lines and all_lines>3000
 
 @pytest.mark.parametrize('module', MODULES)
 def test_public_functions_and_classes_have_docstrings(module):
@@ -215,7 +281,11 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
 
 def test_the_map_of_the_series_is_up_to_date(root):
     "The index reads the pages to say how long they take; its saved output must be that of the pages as they are"
-    cell, = [c for c in nbformat.read(root/'nbs'/'index.ipynb', 4).cells if c.cell_type=='code' and 'def describe' in c.source]
-    code = f"import json, re\nfrom pathlib import Path\nMarkdown = print\n{cell.source}"
+    cells = nbformat.read(root/'nbs'/'index.ipynb', 4).cells
+    cells = [c for c in cells if c.cell_type=='code' and re.search(r'^table\(', c.source, re.M)]
+    code = '\n'.join(['import json, re', 'from pathlib import Path', 'Markdown = print',
+                      *(c.source for c in cells)])
     res = python(code, cwd=root/'nbs')
-    assert res.stdout.rstrip()==cell.outputs[0]['data']['text/markdown'], 'run the page again: make notebooks PAGES=index'
+    saved = [c.outputs[0]['data']['text/markdown'] for c in cells]
+    assert len(saved)==2
+    assert res.stdout.rstrip()=='\n'.join(saved), 'run the page again: make notebooks PAGES=index'
