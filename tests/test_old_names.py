@@ -1,11 +1,13 @@
 "Every name that version 0.1 exported is still where it was"
+
 import json
 from importlib import import_module
 
 import pytest
 from make_v0_1 import DATA
 
-NAMES = json.loads((DATA/'names.json').read_text())
+NAMES = json.loads((DATA / 'names.json').read_text())
+
 
 @pytest.mark.parametrize('module', NAMES)
 def test_old_names(module):
@@ -14,6 +16,7 @@ def test_old_names(module):
     assert not gone, f'{module} lacks {", ".join(gone)}'
     hidden = sorted(set(NAMES[module]['exported']) - set(m.__all__))
     assert not hidden, f'{", ".join(hidden)} are not in the __all__ of {module}'
+
 
 @pytest.mark.parametrize('module', [k for k, v in NAMES.items() if v['others']])
 def test_old_names_that_were_not_exported(module):

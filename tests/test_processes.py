@@ -1,14 +1,20 @@
 "Several processes that train together: the same numbers as one, and everything shown and written once"
+
 import json, os, shutil, signal, subprocess, sys
 from functools import partial
 
 import pytest, torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    TensorDataset,
+)
 
 from miniai.accel import AccelerateCB, Sharded, part, whole_batch_norm
-from miniai.datasets import DataLoaders, TensorLoader
+from miniai.datasets import TensorLoader
 from miniai.learner import DeviceCB, TrainLearner
 
 SCRIPT = '''
@@ -56,137 +62,304 @@ if is_main(): (out/'result.json').write_text(json.dumps(dict(losses=[o.item() fo
 if dist.is_initialized(): dist.destroy_process_group()
 '''
 
+
 def torchrun(n, *args, **kw):
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={n}', *map(str, args)], capture_output=True, text=True, timeout=300, env=env, **kw)
+    return subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            f'--nproc-per-node={n}',
+            *map(str, args),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=env,
+        **kw,
+    )
+
 
 def together(where, n, **options):
     "What the script above wrote in `n` processes, and what they printed"
     where.mkdir(exist_ok=True)
-    (where/'script.py').write_text(SCRIPT)
-    res = torchrun(n, where/'script.py', where, json.dumps(options))
-    assert res.returncode==0, res.stderr[-4000:]
-    path = where/'result.json'
+    (where / 'script.py').write_text(SCRIPT)
+    res = torchrun(n, where / 'script.py', where, json.dumps(options))
+    assert res.returncode == 0, res.stderr[-4000:]
+    path = where / 'result.json'
     return json.loads(path.read_text()) if path.exists() else None, res.stdout
 
-def same(a, b, eps): torch.testing.assert_close(torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), rtol=eps, atol=eps)
+
+def same(a, b, eps):
+    torch.testing.assert_close(
+        torch.tensor(a, dtype=torch.float64),
+        torch.tensor(b, dtype=torch.float64),
+        rtol=eps,
+        atol=eps,
+    )
+
 
 @pytest.fixture(scope='module')
-def one(tmp_path_factory): return together(tmp_path_factory.mktemp('one'), 1)
+def one(tmp_path_factory):
+    return together(tmp_path_factory.mktemp('one'), 1)
 
-@pytest.mark.parametrize('n,options', [(3, dict(seeds=[1, 5, 7])), (2, dict(stock=True, workers=1))])
+
+@pytest.mark.parametrize(
+    'n,options', [(3, dict(seeds=[1, 5, 7])), (2, dict(stock=True, workers=1))]
+)
 def test_as_many_processes_as_one_likes_do_what_one_does(tmp_path, one, n, options):
     "Losses, metrics, weights and predictions: batches of 40, the last of 3, with AdamW and BatchNorm, in float64; whatever seeds the others have"
-    res,said = together(tmp_path, n, **options)
+    res, said = together(tmp_path, n, **options)
     same(res['losses'], one[0]['losses'], 1e-9)
-    for a,b in zip(res['history'], one[0]['history'], strict=True): same([a[k] for k in a], [b[k] for k in b], 1e-6)     # metrics are float32
+    for a, b in zip(res['history'], one[0]['history'], strict=True):
+        same([a[k] for k in a], [b[k] for k in b], 1e-6)  # metrics are float32
     first = res['everybody'][0]
-    for a,b in zip(first, one[0]['everybody'][0]): same(a, b, 1e-7)
-    assert all(o==first for o in res['everybody']), 'the processes disagree'
-    assert [o.split('time')[0] for o in said.splitlines()]==[o.split('time')[0] for o in one[1].splitlines()]      # every line once
-    assert len((tmp_path/'history.csv').read_text().splitlines())==3
+    for a, b in zip(first, one[0]['everybody'][0]):
+        same(a, b, 1e-7)
+    assert all(o == first for o in res['everybody']), 'the processes disagree'
+    assert [o.split('time')[0] for o in said.splitlines()] == [
+        o.split('time')[0] for o in one[1].splitlines()
+    ]  # every line once
+    assert len((tmp_path / 'history.csv').read_text().splitlines()) == 3
+
 
 def test_without_shared_batch_norm_all_have_the_same_model_and_judge_by_it(tmp_path):
-    res,_ = together(tmp_path, 2, sync_bn=False, bs=51)
-    a,b = res['everybody']
-    assert a[:2]==b[:2] and a[2]==b[2]
+    res, _ = together(tmp_path, 2, sync_bn=False, bs=51)
+    a, b = res['everybody']
+    assert a[:2] == b[:2] and a[2] == b[2]
+
 
 def test_accumulated_steps_are_those_of_one_process(tmp_path):
-    a,b = (together(tmp_path/str(n), n, accum=2)[0] for n in (1, 2))
+    a, b = (together(tmp_path / str(n), n, accum=2)[0] for n in (1, 2))
     same(a['losses'], b['losses'], 1e-9)
+
 
 def test_a_run_of_two_goes_on_to_the_same_bits(tmp_path):
     "With dropout, for which each process has random numbers of its own"
-    whole,_ = together(tmp_path/'whole', 2, epochs=3, dropout=.3, checkpoints='c')
-    together(tmp_path/'part', 2, epochs=3, dropout=.3, checkpoints='c', stop=1)
-    assert (tmp_path/'part'/'c'/'epoch_0001.safetensors').exists() and not (tmp_path/'part'/'result.json').exists()
-    rest,said = together(tmp_path/'part', 2, epochs=3, dropout=.3, checkpoints='c', resume=True)
-    assert rest['history']==whole['history'] and rest['everybody']==whole['everybody'] and said.count('goes on after epoch 1')==1
-    alone,_ = together(tmp_path/'part', 1, epochs=3, dropout=.3, checkpoints='c', resume=True)      # a finished run, and one process
-    assert alone['history']==whole['history']
+    whole, _ = together(tmp_path / 'whole', 2, epochs=3, dropout=0.3, checkpoints='c')
+    together(tmp_path / 'part', 2, epochs=3, dropout=0.3, checkpoints='c', stop=1)
+    assert (tmp_path / 'part' / 'c' / 'epoch_0001.safetensors').exists() and not (
+        tmp_path / 'part' / 'result.json'
+    ).exists()
+    rest, said = together(
+        tmp_path / 'part', 2, epochs=3, dropout=0.3, checkpoints='c', resume=True
+    )
+    assert (
+        rest['history'] == whole['history']
+        and rest['everybody'] == whole['everybody']
+        and said.count('goes on after epoch 1') == 1
+    )
+    alone, _ = together(
+        tmp_path / 'part', 1, epochs=3, dropout=0.3, checkpoints='c', resume=True
+    )  # a finished run, and one process
+    assert alone['history'] == whole['history']
+
 
 def test_the_command_notices_that_there_are_two(tmp_path):
-    res = torchrun(2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--bs', 100, '--device', 'cpu', '--out', 'run', cwd=tmp_path)
-    assert res.returncode==0, res.stderr[-4000:]
-    assert '2 processes, each on cpu (1 thread)' in res.stdout and res.stdout.count('epoch 1 ')==res.stdout.count('Test accuracy')==1
-    assert {o.name for o in (tmp_path/'run').iterdir()}=={'config.json', 'curve.png', 'metrics.csv', 'model.safetensors'}
-    found = torchrun(2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--lr', -1, cwd=tmp_path)
-    assert found.returncode and found.stderr.count('the learning rate should be a number above 0')==1
-    assert not list((tmp_path/'runs').iterdir())        # the folder of a run that never began
+    res = torchrun(
+        2,
+        '-m',
+        'miniai.train',
+        '--limit',
+        600,
+        '--epochs',
+        1,
+        '--bs',
+        100,
+        '--device',
+        'cpu',
+        '--out',
+        'run',
+        cwd=tmp_path,
+    )
+    assert res.returncode == 0, res.stderr[-4000:]
+    assert (
+        '2 processes, each on cpu (1 thread)' in res.stdout
+        and res.stdout.count('epoch 1 ') == res.stdout.count('Test accuracy') == 1
+    )
+    assert {o.name for o in (tmp_path / 'run').iterdir()} == {
+        'config.json',
+        'curve.png',
+        'metrics.csv',
+        'model.safetensors',
+    }
+    found = torchrun(
+        2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--lr', -1, cwd=tmp_path
+    )
+    assert (
+        found.returncode
+        and found.stderr.count('the learning rate should be a number above 0') == 1
+    )
+    assert not list(
+        (tmp_path / 'runs').iterdir()
+    )  # the folder of a run that never began
+
 
 def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(tmp_path):
-    cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '-m', 'miniai.train', '--limit', '600', '--epochs', '12', '--bs', '100', '--device', 'cpu', '--out', 'run']
-    with subprocess.Popen(cmd, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}) as p:
+    cmd = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        '--nproc-per-node=2',
+        '-m',
+        'miniai.train',
+        '--limit',
+        '600',
+        '--epochs',
+        '12',
+        '--bs',
+        '100',
+        '--device',
+        'cpu',
+        '--out',
+        'run',
+    ]
+    with subprocess.Popen(
+        cmd,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    ) as p:
         for line in p.stdout:
-            if line.startswith('epoch 2 '): break
+            if line.startswith('epoch 2 '):
+                break
         p.send_signal(signal.SIGINT)
         err = p.communicate(timeout=120)[1]
-    assert err.count('To go on: miniai-train --resume run')==1, err[-3000:]
-    shutil.copytree(tmp_path/'run', tmp_path/'alone')
-    options = json.loads((tmp_path/'run'/'options.json').read_text())
+    assert err.count('To go on: miniai-train --resume run') == 1, err[-3000:]
+    shutil.copytree(tmp_path / 'run', tmp_path / 'alone')
+    options = json.loads((tmp_path / 'run' / 'options.json').read_text())
     two = torchrun(2, '-m', 'miniai.train', '--resume', 'run', cwd=tmp_path)
-    one = subprocess.run([sys.executable, '-m', 'miniai.train', '--resume', 'alone', '--quiet'], capture_output=True, text=True, cwd=tmp_path)
-    for res,where in ((two, 'run'), (one, 'alone')):
-        assert res.returncode==0, res.stderr[-3000:]
-        rows = (tmp_path/where/'metrics.csv').read_text().splitlines()
-        assert len(rows)==1+options['epochs'] and [int(o.split(',')[0]) for o in rows[1:]]==list(range(1, 13))
+    one = subprocess.run(
+        [sys.executable, '-m', 'miniai.train', '--resume', 'alone', '--quiet'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    for res, where in ((two, 'run'), (one, 'alone')):
+        assert res.returncode == 0, res.stderr[-3000:]
+        rows = (tmp_path / where / 'metrics.csv').read_text().splitlines()
+        assert len(rows) == 1 + options['epochs'] and [
+            int(o.split(',')[0]) for o in rows[1:]
+        ] == list(range(1, 13))
+
 
 # in this process -------------------------------------------------------------------------------------------
 
+
 def test_parts_are_the_whole():
     for n in range(20):
-        for k in range(1, 8): assert [o for i in range(k) for o in part(range(n), i, k)]==list(range(n))
+        for k in range(1, 8):
+            assert [o for i in range(k) for o in part(range(n), i, k)] == list(range(n))
+
 
 @pytest.mark.parametrize('drop_last', [False, True])
 def test_nobody_is_left_without_an_item(drop_last):
-    dl = TensorLoader(torch.arange(9.), torch.arange(9), 4, drop_last=drop_last)
+    dl = TensorLoader(torch.arange(9.0), torch.arange(9), 4, drop_last=drop_last)
     shards = [Sharded(dl, i, 3) for i in range(3)]
-    assert [[len(yb) for _,yb in o] for o in shards]==[[1, 1, 1][:2+(not drop_last)], [1, 1, 1][:2+(not drop_last)], [2, 2, 1][:2+(not drop_last)]]
-    assert [len(o) for o in shards]==[2+(not drop_last)]*3 and shards[0].bs==4
+    assert [[len(yb) for _, yb in o] for o in shards] == [
+        [1, 1, 1][: 2 + (not drop_last)],
+        [1, 1, 1][: 2 + (not drop_last)],
+        [2, 2, 1][: 2 + (not drop_last)],
+    ]
+    assert [len(o) for o in shards] == [2 + (not drop_last)] * 3 and shards[0].bs == 4
+
 
 class Stream(IterableDataset):
-    def __iter__(self): return iter(torch.randn(8, 4))
+    def __iter__(self):
+        return iter(torch.randn(8, 4))
 
-@pytest.mark.parametrize('dl', [DataLoader(Stream()), DataLoader(TensorDataset(torch.randn(4, 1)), batch_size=None), [torch.randn(2, 2)]])
+
+@pytest.mark.parametrize(
+    'dl',
+    [
+        DataLoader(Stream()),
+        DataLoader(TensorDataset(torch.randn(4, 1)), batch_size=None),
+        [torch.randn(2, 2)],
+    ],
+)
 def test_what_cannot_be_divided_is_refused(dl):
-    with pytest.raises(TypeError, match='cannot be divided among processes'): Sharded(dl, 0, 2)
+    with pytest.raises(TypeError, match='cannot be divided among processes'):
+        Sharded(dl, 0, 2)
+
 
 def test_a_loader_that_is_divided_already_is_refused():
     data = TensorDataset(torch.randn(8, 1))
     dl = DataLoader(data, 4, sampler=DistributedSampler(data, num_replicas=2, rank=0))
-    with pytest.raises(TypeError, match='leave the sampler away'): Sharded(dl, 0, 2)
+    with pytest.raises(TypeError, match='leave the sampler away'):
+        Sharded(dl, 0, 2)
 
-@pytest.mark.parametrize('loss', [nn.CrossEntropyLoss(reduction='sum'), nn.CrossEntropyLoss(weight=torch.ones(3)), partial(F.cross_entropy, reduction='sum')])
+
+@pytest.mark.parametrize(
+    'loss',
+    [
+        nn.CrossEntropyLoss(reduction='sum'),
+        nn.CrossEntropyLoss(weight=torch.ones(3)),
+        partial(F.cross_entropy, reduction='sum'),
+    ],
+)
 def test_a_loss_that_is_no_mean_is_refused(dls, loss):
     cb = AccelerateCB(cpu=True)
-    with pytest.raises(ValueError, match='plain mean over the items'): cb.begin_together(TrainLearner(nn.Linear(4, 3), dls, loss, cbs=cb))
+    with pytest.raises(ValueError, match='plain mean over the items'):
+        cb.begin_together(TrainLearner(nn.Linear(4, 3), dls, loss, cbs=cb))
+
 
 def test_one_process_is_an_ordinary_training(dls):
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
-    learn = TrainLearner(model, dls, F.cross_entropy, .1, AccelerateCB(sync_bn=True, cpu=True))
-    assert len(learn.fit(2))==2 and learn.model is model
+    learn = TrainLearner(
+        model, dls, F.cross_entropy, 0.1, AccelerateCB(sync_bn=True, cpu=True)
+    )
+    assert len(learn.fit(2)) == 2 and learn.model is model
     learn.lr_find(plot=False)
 
-def test_a_second_place_is_refused(dls):
-    learn = TrainLearner(nn.Linear(4, 3), dls, F.cross_entropy, cbs=[AccelerateCB(cpu=True), DeviceCB('cpu')])
-    with pytest.raises(ValueError, match='leave the DeviceCB away'): learn.fit(1)
 
-@pytest.mark.parametrize('kw', [{}, dict(affine=False), dict(momentum=None), dict(track_running_stats=False)])
+def test_a_second_place_is_refused(dls):
+    learn = TrainLearner(
+        nn.Linear(4, 3),
+        dls,
+        F.cross_entropy,
+        cbs=[AccelerateCB(cpu=True), DeviceCB('cpu')],
+    )
+    with pytest.raises(ValueError, match='leave the DeviceCB away'):
+        learn.fit(1)
+
+
+@pytest.mark.parametrize(
+    'kw', [{}, dict(affine=False), dict(momentum=None), dict(track_running_stats=False)]
+)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_batch_norm_of_one_part_is_that_of_pytorch(kw, dtype, monkeypatch):
-    monkeypatch.setattr('torch.distributed.all_reduce', lambda t: None)     # the sum over one process
+    monkeypatch.setattr(
+        'torch.distributed.all_reduce', lambda t: None
+    )  # the sum over one process
     from copy import deepcopy
+
     a = nn.BatchNorm2d(5, **kw)
-    if a.affine: nn.init.normal_(a.weight); nn.init.normal_(a.bias)
+    if a.affine:
+        nn.init.normal_(a.weight)
+        nn.init.normal_(a.bias)
     b = deepcopy(a)
-    xs = [(torch.randn(6, 5, 4, 4)*3+2).to(dtype) for _ in range(3)]
+    xs = [(torch.randn(6, 5, 4, 4) * 3 + 2).to(dtype) for _ in range(3)]
     for x in xs:
-        p,q = x.clone().requires_grad_(),x.clone().requires_grad_()
+        p, q = x.clone().requires_grad_(), x.clone().requires_grad_()
         g = torch.randn_like(x)
-        a(p).backward(g); whole_batch_norm(b, q).backward(g)
-        tol = dict(rtol=1e-4, atol=1e-4) if dtype==torch.float32 else dict(rtol=.02, atol=.05)
+        a(p).backward(g)
+        whole_batch_norm(b, q).backward(g)
+        tol = (
+            dict(rtol=1e-4, atol=1e-4)
+            if dtype == torch.float32
+            else dict(rtol=0.02, atol=0.05)
+        )
         torch.testing.assert_close(whole_batch_norm(b, x), a(x), **tol)
         torch.testing.assert_close(p.grad, q.grad, **tol)
-    for u,v in zip(a.buffers(), b.buffers(), strict=True): torch.testing.assert_close(u, v, rtol=1e-4, atol=1e-4)
-    a.eval(); b.eval()
-    torch.testing.assert_close(whole_batch_norm(b, xs[0]), a(xs[0]), rtol=1e-4, atol=1e-4)
+    for u, v in zip(a.buffers(), b.buffers(), strict=True):
+        torch.testing.assert_close(u, v, rtol=1e-4, atol=1e-4)
+    a.eval()
+    b.eval()
+    torch.testing.assert_close(
+        whole_batch_norm(b, xs[0]), a(xs[0]), rtol=1e-4, atol=1e-4
+    )

@@ -3,6 +3,7 @@
 The calls are those of the blog post "Resnet" by galopy (December 2023), with every name that it imports and defines; each part of
 SCRIPT does what one of its cells does. It runs twice in a process of its own: with the block and the pooling defined there, and with ours.
 """
+
 import re
 
 import pytest
@@ -140,35 +141,80 @@ def summary(self:Learner):
 TrainLearner(get_model(), dls, F.cross_entropy, lr=1).summary()
 '''
 
-BLOCKS = [((1,28,28), (8,28,28), 680, .51), ((8,28,28), (16,14,14), 3632, .70), ((16,14,14), (32,7,7), 14432, .70),
-          ((32,7,7), (64,4,4), 57536, .92), ((64,4,4), (128,2,2), 229760, .92), ((128,2,2), (256,1,1), 918272, .92)]
+BLOCKS = [
+    ((1, 28, 28), (8, 28, 28), 680, 0.51),
+    ((8, 28, 28), (16, 14, 14), 3632, 0.70),
+    ((16, 14, 14), (32, 7, 7), 14432, 0.70),
+    ((32, 7, 7), (64, 4, 4), 57536, 0.92),
+    ((64, 4, 4), (128, 2, 2), 229760, 0.92),
+    ((128, 2, 2), (256, 1, 1), 918272, 0.92),
+]
 rows = [('ResBlock', *o) for o in BLOCKS]
-CONV_ROWS = rows + [('Sequential', (256,1,1), (10,1,1), 23050, None), ('Flatten', (10,1,1), (10,), 0, None)]
-POOL_ROWS = rows + [('GlobalAvgPool', (256,1,1), (256,), 0, 0), ('Flatten', (256,), (256,), 0, 0), ('Linear', (256,), (10,), 2570, 0)]
+CONV_ROWS = rows + [
+    ('Sequential', (256, 1, 1), (10, 1, 1), 23050, None),
+    ('Flatten', (10, 1, 1), (10,), 0, None),
+]
+POOL_ROWS = rows + [
+    ('GlobalAvgPool', (256, 1, 1), (256,), 0, 0),
+    ('Flatten', (256,), (256,), 0, 0),
+    ('Linear', (256,), (10,), 2570, 0),
+]
+
 
 def table(rows, flops=False):
-    head = ['|Module|Input|Output|Num params|' + 'Flops|'*flops, '|--|--|--|--|' + '--|'*flops]
-    return head + [f'|{m}|{(1024,*i)}|{(1024,*o)}|{p}|' + (f'{f:.2f}|' if flops else '') for m,i,o,p,f in rows] + ['']
+    head = [
+        '|Module|Input|Output|Num params|' + 'Flops|' * flops,
+        '|--|--|--|--|' + '--|' * flops,
+    ]
+    return (
+        head
+        + [
+            f'|{m}|{(1024, *i)}|{(1024, *o)}|{p}|' + (f'{f:.2f}|' if flops else '')
+            for m, i, o, p, f in rows
+        ]
+        + ['']
+    )
 
-EXPECTED = ['(torch.Size([1024, 1, 28, 28]), tensor([5, 7, 4, 7, 3, 8, 9, 5, 3, 1]))',
-            *[f'{m} torch.Size({[1024,*i]}) torch.Size({[1024,*o]})' for m,i,o,_,_ in CONV_ROWS],
-            'Total number of params: 1247362', *table(CONV_ROWS),
-            'Total number of params: 1226882', *table(POOL_ROWS),
-            '[(torch.Size([8, 2, 3, 3]), 144), (torch.Size([8]), 8)]', '[(torch.Size([8, 2]), 16), (torch.Size([8]), 8)]',
-            'Total number of params: 1226882', 'Total number of flops: 4.675826000000001', *table(POOL_ROWS, flops=True)]
 
-@pytest.mark.parametrize('block,pool', [(THEIR_BLOCK, THEIR_POOL), (OUR_BLOCK, '')], ids=['theirs', 'ours'])
+EXPECTED = [
+    '(torch.Size([1024, 1, 28, 28]), tensor([5, 7, 4, 7, 3, 8, 9, 5, 3, 1]))',
+    *[
+        f'{m} torch.Size({[1024, *i]}) torch.Size({[1024, *o]})'
+        for m, i, o, _, _ in CONV_ROWS
+    ],
+    'Total number of params: 1247362',
+    *table(CONV_ROWS),
+    'Total number of params: 1226882',
+    *table(POOL_ROWS),
+    '[(torch.Size([8, 2, 3, 3]), 144), (torch.Size([8]), 8)]',
+    '[(torch.Size([8, 2]), 16), (torch.Size([8]), 8)]',
+    'Total number of params: 1226882',
+    'Total number of flops: 4.675826000000001',
+    *table(POOL_ROWS, flops=True),
+]
+
+
+@pytest.mark.parametrize(
+    'block,pool', [(THEIR_BLOCK, THEIR_POOL), (OUR_BLOCK, '')], ids=['theirs', 'ours']
+)
 def test_every_line(block, pool):
     res = python(IMPORTS + DATA + block + CONV_HEAD + pool + POOL_HEAD)
-    assert res.returncode==0, res.stderr
-    assert res.stdout.splitlines()==EXPECTED
+    assert res.returncode == 0, res.stderr
+    assert res.stdout.splitlines() == EXPECTED
+
 
 def test_the_callbacks_it_prepares_train():
     "It builds a list of callbacks and never uses it; whoever goes on from there will"
-    res = python(IMPORTS + DATA.replace('get_dls()', 'get_dls(bs=256, limit=1000)') + THEIR_BLOCK + CONV_HEAD.split('def print_shapes')[0] + '''
+    res = python(
+        IMPORTS
+        + DATA.replace('get_dls()', 'get_dls(bs=256, limit=1000)')
+        + THEIR_BLOCK
+        + CONV_HEAD.split('def print_shapes')[0]
+        + '''
 model = get_model(act_gr, norm=nn.BatchNorm2d).apply(iw)
 h = TrainLearner(model, dls, F.cross_entropy, lr=1e-2, cbs=cbs, opt_func=optim.AdamW).fit(1)
 print(len(h), len(astats), bool(h[0]['valid_accuracy']>.1))
-''')
-    assert res.stdout.splitlines()[-1]=='1 12 True', res.stdout + res.stderr
+'''
+    )
+    assert res.stdout.splitlines()[-1] == '1 12 True', res.stdout + res.stderr
     assert re.match(r'epoch 1  train loss \d', res.stdout.splitlines()[-2])

@@ -1,6 +1,9 @@
 "torchinfo, which makes summaries only"
+
 import torchinfo
 
-NAME,PACKAGE = 'torchinfo','torchinfo'
+NAME, PACKAGE = 'torchinfo', 'torchinfo'
 
-def summary(model, xb): return str(torchinfo.summary(model, input_data=xb, verbose=0))
+
+def summary(model, xb):
+    return str(torchinfo.summary(model, input_data=xb, verbose=0))
