@@ -7,17 +7,17 @@ show how the files came about. To run it again, check out that commit elsewhere:
     PYTHONPATH=../v0_1 OMP_NUM_THREADS=1 python tests/make_v0_1.py --source ../v0_1
 
 It makes:
-- `finished`, the folder of a run of the command, and `interrupted`, that of a run that was
-  ended after the first of its three epochs. The command has no option for the size of its
-  network, whose checkpoints have 15 MB. So `model_config`, which describes that network, is
-  replaced meanwhile by a description with two blocks instead of six. All else is the
-  command's. `curve.png` is taken out: it is large, and nothing reads it.
+- `finished`, the folder of a run of the command, and `interrupted`, that of a run that
+  was ended after the first of its three epochs. The command has no option for the size
+  of its network, whose checkpoints have 15 MB. So `model_config`, which describes that
+  network, is replaced meanwhile by a description with two blocks instead of six. All
+  else is the command's. `curve.png` is taken out: it is large, and nothing reads it.
 - `saved.safetensors`, a file of `Learner.save`.
 - `callbacks`, a folder of `CheckpointCB` with the state of many callbacks.
-- `expected.json`: predictions, weights and histories, bit for bit, and the machine and the
-  versions with which they hold.
-- `names.json`: for each module the names that it exported, and what else tests, pages and
-  other modules imported from it.
+- `expected.json`: predictions, weights and histories, bit for bit, and the machine and
+  the versions with which they hold.
+- `names.json`: for each module the names that it exported, and what else tests, pages
+  and other modules imported from it.
 """
 
 import argparse, ast, hashlib, json, platform, re, shutil, subprocess, sys, tempfile
@@ -47,7 +47,7 @@ OPTIONS = [
 ]
 EPOCHS = 4  # of the run in the folder `callbacks`
 
-# what the tests need as well --------------------------------------------------------------
+# what the tests need as well ----------------------------------------------------------
 
 
 def small_config(n_in, n_out, recipe=None):
@@ -102,7 +102,7 @@ def images():
 
 
 def said_of(run):
-    "What the `Run` says about `images()`: the bits of its outputs, and the probabilities"
+    "What the `Run` says about `images()`: the bits of its outputs, and probabilities"
     x = torch.cat([run.prepare(o) for o in images()])
     with torch.inference_mode():
         out = run.model(x)
@@ -178,7 +178,7 @@ def said_of_callbacks(learn):
     )
 
 
-# made with the old package ----------------------------------------------------------------
+# made with the old package ------------------------------------------------------------
 
 
 def interrupted_after(epoch):
@@ -243,7 +243,7 @@ def make_learners():
     return dict(saved=saved, callbacks=said_of_callbacks(resumed))
 
 
-# names ------------------------------------------------------------------------------------
+# names --------------------------------------------------------------------------------
 
 
 def sources(root):
@@ -262,7 +262,7 @@ def sources(root):
 
 
 def imports(tree):
-    "The names that are imported from our modules, as pairs of a module's full name and a name"
+    "The names imported from our modules, as pairs of a module's full name and a name"
     for o in ast.walk(tree):
         if not isinstance(o, ast.ImportFrom):
             continue
@@ -272,7 +272,7 @@ def imports(tree):
 
 
 def in_strings(tree):
-    "The same for programs in strings, and for names as `monkeypatch.setattr` takes them"
+    "The same for programs in strings, and for names as `monkeypatch.setattr` has them"
     for o in ast.walk(tree):
         if not (isinstance(o, ast.Constant) and isinstance(o.value, str)):
             continue

@@ -1,4 +1,7 @@
-"What makes training faster must not make it wrong, whatever it is combined with, and must leave nothing behind"
+"""What makes training faster must not make it wrong, and must leave nothing behind
+
+Whatever it is combined with.
+"""
 
 import itertools
 from copy import deepcopy
@@ -122,7 +125,7 @@ def test_accumulated_batches_are_a_large_batch(bs, n):
 
 
 def test_accumulation_with_a_schedule_and_a_plain_learner():
-    "No warning that the schedule moves on before the optimiser; warnings are errors here"
+    "No warning that the schedule moves before the optimiser; warnings are errors here"
     dls, model = pictures(), net()
     sched = BatchSchedCB(
         partial(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=2 * len(dls.train))
@@ -203,7 +206,10 @@ def test_nothing_is_left_on_after_an_error(event, error):
 @pytest.mark.parametrize('stride', [1, 2, 3])
 @pytest.mark.parametrize('channels_last', [False, True])
 def test_weights_that_meet_only_padding_get_no_gradient(width, stride, channels_last):
-    "oneDNN leaves such gradients unwritten where short numbers meet an input narrower than the stride"
+    """oneDNN leaves such gradients unwritten
+
+    It does so where short numbers meet an input narrower than the stride.
+    """
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(64, 96, 3, stride=stride, padding=1),
@@ -324,7 +330,10 @@ def test_around_passes_everything_on():
 
 
 def test_the_number_of_reads_does_not_grow_with_the_batches():
-    "Nothing waits for a number in each step: not the metrics, not the progress, not what is fast"
+    """Nothing waits for a number in each step
+
+    Not the metrics, not the progress, not what is fast.
+    """
     from torch.overrides import TorchFunctionMode
     from miniai.learner import DeviceCB, ProgressCB
 
@@ -388,7 +397,7 @@ def test_the_batch_is_not_copied():
     assert seen == [x.data_ptr()]
 
 
-# what a tester found ---------------------------------------------------------------------------------------------
+# what a tester found ------------------------------------------------------------------
 
 
 def volumes():

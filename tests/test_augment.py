@@ -1,4 +1,4 @@
-"Random changes of batches, looks that leave no trace, and predictions that are kept or averaged"
+"Random changes of batches, looks without a trace, predictions kept or averaged"
 
 import importlib, random, sys
 from copy import deepcopy
@@ -44,11 +44,14 @@ every = pytest.mark.parametrize('nm', list(TFMS))
 
 
 def numbered(n, c=1, h=12, w=12):
-    "Images no two of whose pixels are alike; the whole part of a pixel divided by `c*h*w` is the number of its image"
+    """Images no two of whose pixels are alike
+
+    The whole part of a pixel divided by `c*h*w` is the number of its image.
+    """
     return torch.arange(float(n * c * h * w)).view(n, c, h, w)
 
 
-# transforms ------------------------------------------------------------------------------------------------
+# transforms ---------------------------------------------------------------------------
 
 
 @every
@@ -266,7 +269,7 @@ def test_gradients_flow_through():
         assert x.grad.isfinite().all() and (x.grad != 0).any()
 
 
-# modules ---------------------------------------------------------------------------------------------------
+# modules ------------------------------------------------------------------------------
 
 
 @every
@@ -299,7 +302,7 @@ def test_tfm_batch():
     assert torch.equal(a, hflip(x)) and b.tolist() == [1, 2]
 
 
-# learners --------------------------------------------------------------------------------------------------
+# learners -----------------------------------------------------------------------------
 
 
 def cnn(n_in=1):
@@ -608,7 +611,7 @@ def test_half_precision_comes_back_as_float(learn):
     )
 
 
-# test-time augmentation ------------------------------------------------------------------------------------
+# test-time augmentation ---------------------------------------------------------------
 
 
 def test_tta_is_the_mean_by_hand(learn):

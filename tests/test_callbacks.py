@@ -1,4 +1,8 @@
-"Whatever hangs on the loop, in whatever order, and whatever it throws: every event in its place, nothing left behind, and the next fit as if nothing had happened"
+"""Whatever hangs on the loop, in whatever order, and whatever it throws
+
+Every event is in its place, nothing is left behind, and the next fit is as if nothing
+had happened.
+"""
 
 import io, os, signal, tempfile, warnings
 from contextlib import contextmanager, redirect_stdout
@@ -63,7 +67,8 @@ EVENTS = [f'{w}_{o}' for o in CANCEL for w in ('before', 'after', 'cleanup')] + 
 N = dict(train=3, valid=2)  # batches
 
 
-# More examples, and other ones each time: CALLBACKS_EXAMPLES=5000 pytest tests/test_callbacks.py
+# More examples, and other ones each time:
+# CALLBACKS_EXAMPLES=5000 pytest tests/test_callbacks.py
 def examples(n):
     more = os.environ.get('CALLBACKS_EXAMPLES')
     return settings(
@@ -83,7 +88,7 @@ def one_thread():
     torch.set_num_threads(n)
 
 
-# What is trained ------------------------------------------------------------------------------------------
+# What is trained ----------------------------------------------------------------------
 
 
 def pictures():
@@ -101,7 +106,10 @@ def pictures():
 
 
 def net():
-    "Its second convolution is narrower than its stride, so that `MixedPrecision` has something to guard; dropout draws random numbers"
+    """Its second convolution is narrower than its stride; dropout draws random numbers
+
+    So `MixedPrecision` has something to guard.
+    """
     return nn.Sequential(
         nn.Conv2d(1, 3, 3, 2, 1),
         nn.BatchNorm2d(3),
@@ -152,11 +160,13 @@ OBSERVERS = dict(
     clip=lambda d: GradClip(1e9),
     **{
         k: REAL[k]
-        for k in 'metrics progress nan recorder stats hooks device save checkpoint capture'.split()
+        for k in (
+            'metrics progress nan recorder stats hooks device save checkpoint capture'
+        ).split()
     },
 )
 
-# What is thrown, and what is seen -------------------------------------------------------------------------
+# What is thrown, and what is seen -----------------------------------------------------
 
 
 class Spy(Callback):
@@ -177,7 +187,10 @@ class Seen:
 
 
 class Watch:
-    "Writes down all calls of `cbs`, and lets the spies throw `faults`: number of a spy, event, how manieth call, exception"
+    """Writes down all calls of `cbs`, and lets the spies throw `faults`
+
+    A fault is: number of a spy, event, how manieth call, exception.
+    """
 
     def __init__(self, cbs, faults=()):
         self.first, spies = Spy(-float('inf')), [o for o in cbs if isinstance(o, Spy)]
@@ -220,7 +233,11 @@ class Watch:
 
 
 def worse(a, b):
-    "Which of two errors comes out: Ctrl-C before errors, errors before cancels, of cancels that which ends more; of equals the first"
+    """Which of two errors comes out
+
+    Ctrl-C before errors, errors before cancels, of cancels that which ends more; of
+    equals the first.
+    """
     kinds = (
         CancelBatchException,
         CancelEpochException,
@@ -240,7 +257,10 @@ class Thrown(Exception):
 
 
 class Reference:
-    "What page 03 says of the events, as a program that reads a log; `fit` returns what should come out, and `rows` has the phases that were measured"
+    """What page 03 says of the events, as a program that reads a log
+
+    `fit` returns what should come out, and `rows` has the phases that were measured.
+    """
 
     def __init__(self, log, cbs, kind):
         self.log, self.cbs, self.plain, self.rows = (
@@ -317,7 +337,10 @@ class Tty(io.StringIO):
 
 @contextmanager
 def workplace():
-    "A folder, a terminal, a seed; afterwards no bar is open, nothing is locked, and the modes are as before"
+    """A folder, a terminal, a seed
+
+    Afterwards no bar is open, nothing is locked, and the modes are as before.
+    """
     set_seed(0)
     handler = signal.getsignal(signal.SIGINT)
     with (
@@ -384,7 +407,7 @@ def losses(learn):
     return [{k: v for k, v in o.items() if k != 'time'} for o in learn.history]
 
 
-# Plans ----------------------------------------------------------------------------------------------------
+# Plans --------------------------------------------------------------------------------
 
 FAULTS = st.tuples(
     st.integers(0, 2),
@@ -400,7 +423,10 @@ ORDERS = st.sampled_from([-1000, -10, -1, 0, 0, 0, 1, 10, 99, 101, 10**6, float(
 
 @st.composite
 def plans(draw, real=REAL):
-    "A kind of learner, a permutation of names and spies with their places (for one fit only?), phases, epochs, faults"
+    """A kind of learner, a permutation of names and spies, phases, epochs, faults
+
+    Names and spies have their places (for one fit only?).
+    """
 
     def some(what, sizes, **kw):
         n = draw(st.sampled_from(sizes))  # else Hypothesis prefers short lists
@@ -438,13 +464,17 @@ def callbacks(plan, folder, real=REAL):
     ], [cb for cb, extra in cbs if extra]
 
 
-# Properties -----------------------------------------------------------------------------------------------
+# Properties ---------------------------------------------------------------------------
 
 
 @examples(150)
 @given(plans())
 def test_any_callbacks_and_faults(plan):
-    "Every event in its place, each cleanup once and for all, the right error, a row for what was measured, nothing left, and the next fit is that of a fresh learner"
+    """Every event in its place, each cleanup once and for all, the right error
+
+    There is a row for what was measured, nothing is left, and the next fit is that of a
+    fresh learner.
+    """
     with workplace() as d:
         mine, extra = callbacks(plan, d)
         watch = Watch(mine + extra, plan['faults'])
@@ -497,7 +527,7 @@ def follow(plan, learn, mine, watch, d):
 @examples(100)
 @given(plans(OBSERVERS))
 def test_who_only_looks_changes_nothing(plan):
-    "Weights, losses and error are the same without those who look on, whatever is thrown"
+    "Weights, losses and error are the same without those who look, whatever is thrown"
     found = []
     for who in (plan['who'], [o for o in plan['who'] if not isinstance(o[0], str)]):
         with workplace() as d:
@@ -534,7 +564,11 @@ TRIALS = dict(
 @examples(100)
 @given(plans(), st.sampled_from(sorted(TRIALS)))
 def test_trials_leave_no_trace(plan, trial):
-    "Weights, gradients, modes, random numbers, history, optimiser and callbacks are as before a trial, whatever was thrown in it; what it raises is that, or a sentence"
+    """A trial leaves all as it was before, whatever was thrown in it
+
+    That is weights, gradients, modes, random numbers, history, optimiser and callbacks.
+    What it raises is what was thrown, or a sentence.
+    """
     with workplace() as d:
         mine, _ = callbacks(
             {**plan, 'who': [(o, False) for o, _ in plan['who'] if o not in ONE_FIT]}, d
@@ -581,11 +615,14 @@ def test_trials_leave_no_trace(plan, trial):
         ), repr(err)
 
 
-# One by one -----------------------------------------------------------------------------------------------
+# One by one ---------------------------------------------------------------------------
 
 
 def raising(exc, order=0, **kw):
-    "A callback that raises `exc` in the event that is a key of `kw`, as often as its value says"
+    """A callback that raises `exc` in the event that is a key of `kw`
+
+    It does so as often as the value of the key says.
+    """
     cb = Spy(order)
     for event, n in kw.items():
 
@@ -764,7 +801,10 @@ def test_a_cancelled_batch_takes_no_step_from_an_accumulation(event, n):
     ids=['accum', 'fp16'],
 )
 def test_momentum_in_the_gradients_is_kept_or_refused(cb):
-    "`MomentumLearner` has its memory in the gradients, which others divide, count or shrink"
+    """`MomentumLearner` has its memory in the gradients
+
+    Others divide, count or shrink them.
+    """
 
     def fit(*cbs):
         set_seed(0)
@@ -801,7 +841,7 @@ def test_two_that_shorten_numbers_leave_nothing_on():
     ids=['stop', 'stop_named', 'checkpoint', 'checkpoint_named', 'best_named'],
 )
 def test_a_first_validation_that_is_cancelled(cb, tmp_path):
-    "Somebody skips it on purpose: there is nothing to compare yet, and that is no error"
+    "Somebody skips it on purpose: nothing to compare yet, and that is no error"
     skip = Spy()
 
     def before_epoch(learn):

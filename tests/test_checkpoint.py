@@ -1,4 +1,4 @@
-"A resumed run ends at the same bits as one that was never broken, or says why it cannot"
+"A resumed run ends at the same bits as one never broken, or says why it cannot"
 
 import math, random
 from functools import partial
@@ -660,7 +660,10 @@ def test_a_metric_of_several_values_comes_back(tmp_path):
 
 
 class Own(optim.SGD):
-    "An optimiser of somebody's own: a flag that turns, a number a parameter, a setting that is not finite"
+    """An optimiser of somebody's own
+
+    It has a flag that turns, a number a parameter, and a setting that is not finite.
+    """
 
     def __init__(self, params, lr):
         super().__init__(params, lr)

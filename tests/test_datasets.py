@@ -1,4 +1,7 @@
-"The embedded data, the order of batches, other people's data sets, and what is said when something is wrong"
+"""The embedded data, the order of batches, and other people's data sets
+
+Also what is said when something is wrong.
+"""
 
 import hashlib, shutil
 
@@ -124,7 +127,7 @@ def test_pixel_statistics():
     )
 
 
-# Other data sets -------------------------------------------------------------------------------------------
+# Other data sets ----------------------------------------------------------------------
 
 
 def picture(i, size=(12, 10), mode='RGB'):
@@ -354,7 +357,7 @@ def test_from_dd_has_stock_loaders():
         DataLoaders.from_dd({'test': ds}, 4)
 
 
-# Bad input -------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('bs', [0, -1, 2.5, '64', None, True])
@@ -377,7 +380,8 @@ def test_a_batch_larger_than_the_data_is_one_batch():
 def test_an_unknown_name_while_offline_gives_up_in_seconds(tmp_path):
     code = (
         "import time; from miniai.datasets import get_dls; start = time.time()\n"
-        "try: get_dls('owner/name')\nexcept ConnectionError as e: print(time.time()-start < 15, e)"
+        "try: get_dls('owner/name')\n"
+        "except ConnectionError as e: print(time.time()-start < 15, e)"
     )
     res = python(
         code,
@@ -465,7 +469,7 @@ def test_lengths_that_differ():
         TensorLoader(torch.zeros(3), torch.zeros(2))
 
 
-# Drawing ---------------------------------------------------------------------------------------------------
+# Drawing ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('n', [1, 2, 3, 5, 7, 8, 13])

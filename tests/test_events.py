@@ -1,4 +1,4 @@
-"The one table with the order of all callbacks, and the floors that the learner stands on"
+"The one table with the order of all callbacks, and the floors the learner stands on"
 
 import importlib
 import re

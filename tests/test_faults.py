@@ -1,6 +1,10 @@
-"Whatever happens, the last finished epoch is safe, the learner can be used, and a run goes on as if nothing had been"
+"""Whatever happens, the last finished epoch is safe
 
-import contextlib, csv, hashlib, json, os, random, resource, shutil, signal, sys, tempfile, threading, time, warnings
+The learner can be used, and a run goes on as if nothing had been.
+"""
+
+import contextlib, csv, hashlib, json, os, random, resource, shutil, signal, sys
+import tempfile, threading, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout, suppress
 from functools import partial
@@ -44,7 +48,10 @@ LONG = {'kills': 20, 'epochs': 100, 'images': 100_000, 'orphans': 1}
 
 @pytest.fixture(scope='module', autouse=True)
 def long(request):
-    "What takes long runs in processes of its own beside the other tests: functions that wait for the results"
+    """What takes long runs in processes of its own beside the other tests
+
+    The values are functions that wait for the results.
+    """
     wanted = [
         k
         for k in LONG
@@ -81,7 +88,11 @@ def nothing(*args):
 
 
 def make(cbs=(), cls=Learner, valid=True, conv=True, n=N, dls=None):
-    "A learner with all that could be left behind or forgotten: autocast, hooks, guards, a wrapped optimiser, schedules, best weights, dropout, momentum"
+    """A learner with all that could be left behind or forgotten
+
+    Autocast, hooks, guards, a wrapped optimiser, schedules, best weights, dropout,
+    momentum.
+    """
     set_seed(0)
     x, y = torch.randn(44, 1, 6, 6), torch.arange(44) % 3
     body = (
@@ -146,7 +157,11 @@ def goes_on(folder, valid=True, n=N, **kw):
 
 
 def nested():
-    "How many `torch.autocast` PyTorch believes to be in; while it is not 0 at the end of one, PyTorch keeps its short copies of weights, whatever becomes of the weights"
+    """How many `torch.autocast` PyTorch believes to be in
+
+    While it is not 0 at the end of one, PyTorch keeps its short copies of weights,
+    whatever becomes of the weights.
+    """
     torch.autocast_increment_nesting()
     return torch.autocast_decrement_nesting()
 
@@ -224,7 +239,10 @@ def trouble():
 
 
 def forked(f):
-    "What `f()` returns in a process of its own, which dies with all that it changed about itself; None or JSON"
+    """What `f()` returns in a process of its own; None or JSON
+
+    The process dies with all that it changed about itself.
+    """
     r, w = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)
@@ -244,7 +262,7 @@ def forked(f):
     return json.loads(text)
 
 
-# a full disk, a folder that can not be written to ------------------------------------------------------------------
+# a full disk, a folder that can not be written to -------------------------------------
 
 
 def no_space(folder, limit):
@@ -266,7 +284,7 @@ def tiny_disk(folder):
 
 
 def told(folder, cbs, n=N):
-    "Fit in this process; what was warned of, what was raised, and what is in the folder"
+    "Fit in this process; what was warned of, what was raised, what is in the folder"
     with warnings.catch_warnings(record=True) as ws:
         warnings.simplefilter('always')
         learn, error = make(), None
@@ -289,7 +307,10 @@ def told(folder, cbs, n=N):
 
 
 def test_the_disk_is_full_for_a_while(tmp_path, quick):
-    "One epoch is not written, which is said; the training goes on, and so does the next checkpoint"
+    """One epoch is not written, which is said
+
+    The training goes on, and so does the next checkpoint.
+    """
 
     def f():
         cbs = [
@@ -315,7 +336,10 @@ def test_the_disk_is_full_for_a_while(tmp_path, quick):
 
 
 def test_the_disk_is_full_to_the_end(tmp_path, quick):
-    "The last checkpoint is what the caller waits for: an error, in words; what was there is whole, and the run goes on when there is space"
+    """The last checkpoint is what the caller waits for: an error, in words
+
+    What was there is whole, and the run goes on when there is space.
+    """
     res = forked(
         lambda: told(
             tmp_path,
@@ -365,7 +389,10 @@ def test_a_tiny_disk(tmp_path, keep):
 
 
 def test_a_history_that_can_not_be_written(tmp_path, quick):
-    "SaveHistoryCB stops the run between what is measured and what is kept; the epoch is then either whole in the folder, or not there"
+    """SaveHistoryCB stops the run between what is measured and what is kept
+
+    The epoch is then either whole in the folder, or not there.
+    """
     (tmp_path / 'a').mkdir()
     learn = make(
         [
@@ -380,7 +407,10 @@ def test_a_history_that_can_not_be_written(tmp_path, quick):
 
 
 def test_a_folder_that_is_read_only():
-    "At the beginning it is an error before anything is trained; on the way a warning, and an error at the end"
+    """At the beginning it is an error before anything is trained
+
+    On the way it is a warning, and an error at the end.
+    """
     base = Path(tempfile.mkdtemp())
     try:
         base.chmod(0o755)
@@ -441,12 +471,15 @@ def test_a_file_where_the_folder_should_be(tmp_path):
         )
 
 
-# damaged and foreign files -----------------------------------------------------------------------------------------
+# damaged and foreign files ------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
 def run3(tmp_path_factory):
-    "The folder of a run of four epochs that was stopped after three, and what the whole one ends with"
+    """The folder of a run of four epochs that was stopped after three
+
+    Beside it, what the whole one ends with.
+    """
     folder = tmp_path_factory.mktemp('run')
     with pytest.raises(Trouble):
         make(n=4).fit(4, cbs=[saved(folder), Fail('before_epoch', trouble, 6)])
@@ -490,7 +523,10 @@ DAMAGE = {
 
 @pytest.mark.parametrize('what', DAMAGE)
 def test_a_damaged_checkpoint(copy, run3, what, quick):
-    "It is named, the one before it is used, and the run ends as the unbroken one; with none left to read there is an error, and nothing is written over"
+    """It is named, the one before it is used, and the run ends as the unbroken one
+
+    With none left to read there is an error, and nothing is written over.
+    """
     path = CheckpointCB(copy).path(3)
     DAMAGE[what](path)
     with pytest.raises(CheckpointError, match=path.name):
@@ -519,7 +555,10 @@ def test_a_damaged_checkpoint(copy, run3, what, quick):
 
 
 def test_bytes_flipped_anywhere(copy):
-    "Never another exception than CheckpointError, and never anything else than what was written"
+    """Never another exception than CheckpointError
+
+    And never anything else than what was written.
+    """
     path = CheckpointCB(copy).path(3)
     whole, state = path.read_bytes(), soak.bits(read_checkpoint(path))
     rng, count = random.Random(0), Counter()
@@ -595,11 +634,14 @@ def test_a_checkpoint_of_another_model(copy, quick):
         learn.load(CheckpointCB(copy).path(3))
 
 
-# what dies on the way ----------------------------------------------------------------------------------------------
+# what dies on the way -----------------------------------------------------------------
 
 
 class Dying(Dataset):
-    "The worker that reads item 20 a second time kills itself, unless the file `flag` is there"
+    """The worker that reads item 20 a second time kills itself
+
+    Unless the file `flag` is there.
+    """
 
     def __init__(self, flag):
         self.flag, self.n = flag, 0
@@ -619,7 +661,10 @@ class Dying(Dataset):
 
 @pytest.mark.parametrize('persistent', [False, True])
 def test_a_worker_that_dies(tmp_path, persistent, quick):
-    "The error of PyTorch comes through, nothing stays behind, and the run goes on as if the worker had lived"
+    """The error of PyTorch comes through, and nothing stays behind
+
+    The run goes on as if the worker had lived.
+    """
 
     def loaders():
         train = DataLoader(
@@ -669,7 +714,10 @@ EVENTS = [
 @pytest.mark.parametrize('valid', [True, False])
 @pytest.mark.parametrize('event', EVENTS)
 def test_an_exception_in_any_callback_at_any_event(tmp_path, event, valid, quick):
-    "At the first, a middle and the last such event; before, among and after the callbacks of the library"
+    """At the first, a middle and the last such event
+
+    Before, among and after the callbacks of the library.
+    """
     want, count = unbroken(valid), Fail(event, trouble, 10**9)
     make(valid=valid).fit(N, valid=valid, cbs=count)
     where = sorted({0, count.seen // 2, count.seen - 1})
@@ -696,7 +744,10 @@ def test_an_exception_in_any_callback_at_any_event(tmp_path, event, valid, quick
 
 
 def test_an_epoch_that_was_measured_and_not_finished(tmp_path, quick):
-    "What comes after the measuring belongs to the epoch: a schedule, the step that is left over, the best weights"
+    """What comes after the measuring belongs to the epoch
+
+    A schedule, the step that is left over, the best weights.
+    """
 
     class Between(Callback):
         def after_epoch(self, learn):
@@ -718,7 +769,10 @@ def test_an_epoch_that_was_measured_and_not_finished(tmp_path, quick):
 )
 @pytest.mark.parametrize('event', ['after_predict', 'backward', 'step'])
 def test_out_of_memory_in_a_step(tmp_path, event, error, quick):
-    "The message names the batch size; the learner lets go of the batch, and can be used"
+    """The message names the batch size
+
+    The learner lets go of the batch, and can be used.
+    """
 
     def full():
         if error:
@@ -741,12 +795,15 @@ def test_out_of_memory_in_a_step(tmp_path, event, error, quick):
     )
 
 
-# two runs, Ctrl-C --------------------------------------------------------------------------------------------------
+# two runs, Ctrl-C ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('resume', [False, True])
 def test_two_runs_in_one_folder(tmp_path, resume, monkeypatch, quick):
-    "The second refuses, in words, before it has trained or written anything; the first does not notice"
+    """The second refuses, in words, before it has trained or written anything
+
+    The first does not notice.
+    """
     waits, acquire = [], FileLock.acquire
 
     def hasty(self, timeout=None, **kw):
@@ -831,7 +888,10 @@ def interrupted(learn, folder, f):
 
 
 def not_safe(folder, done, want, resume, n=N):
-    "What is wrong with `folder` after the epochs `done` were written; after a `resume`, too"
+    """What is wrong with `folder` after the epochs `done` were written
+
+    After a `resume`, too.
+    """
     res = ['a lost epoch'] * (
         not set(done) <= (set(saved(folder).found) if folder.is_dir() else set())
     )
@@ -876,7 +936,8 @@ def test_ctrl_c_at_random_moments(tmp_path, quick):
         count['interrupted'] += was
         assert not left and not not_safe(folder, done, want, i % 4 == 0), (i, left)
     print(
-        f"100 × Ctrl-C: {dict(count)}; nothing was left behind, no finished epoch was lost"
+        f"100 × Ctrl-C: {dict(count)}; nothing was left behind, "
+        "no finished epoch was lost"
     )
     assert count['interrupted'] > 80
 
@@ -890,9 +951,11 @@ PLACES = (
 
 
 class CtrlC:
-    """Raise the signal at the `nth` time at `place`, one of `seen`; without a place only look which there are.
+    """Raise the signal at the `nth` time at `place`, one of `seen`
 
-    A place is where Python looks for signals, in our code: where a function is called, or a built-in one has returned."""
+    Without a place only look which there are. A place is where Python looks for
+    signals, in our code: where a function is called, or a built-in one has returned.
+    """
 
     def __init__(self, place=None, nth=0):
         self.place, self.nth, self.seen = place, nth, Counter()
@@ -922,7 +985,10 @@ class CtrlC:
             signal.raise_signal(signal.SIGINT)
 
     def via(self, frame):
-        "For what many call (a context manager, the learner's own `callback`), also who did"
+        """For what many call, also who did
+
+        That is a context manager, or the learner's own `callback`.
+        """
         if (
             frame.f_code.co_filename != contextlib.__file__
             and frame.f_code.co_name not in ('callback', 'call_methods')
@@ -936,7 +1002,11 @@ class CtrlC:
 
 
 def test_ctrl_c_at_every_place(tmp_path, quick):
-    "Not at random but where it matters: at each place where something begins, ends or is written, and at every fourth of the others"
+    """Not at random but where it matters
+
+    At each place where something begins, ends or is written, and at every fourth of the
+    others.
+    """
 
     def fit(learn, folder, done):
         return learn.fit(
@@ -1008,30 +1078,42 @@ def test_ctrl_c_at_every_place(tmp_path, quick):
         if left:
             wrong[place] = left
     print(
-        f'{places.total():,} moments at {len(places)} places, {len(chosen)} of them tried: {dict(count)}; {len(wrong)} leave something behind'
+        f'{places.total():,} moments at {len(places)} places, {len(chosen)} of them '
+        f'tried: {dict(count)}; {len(wrong)} leave something behind'
     )
     assert not wrong, '\n'.join(f'{v}: {k}' for k, v in wrong.items())
     assert count['interrupted'] > len(chosen) * 0.9
 
 
-# long ones, in processes of their own; `make soak` has them in full --------------------------------------------------
+# long ones, in processes of their own; `make soak` has them in full -------------------
 
 
 def test_orphans(long):
-    "A run is killed whose workers live on, with the lock in their hands: the next one waits until they have noticed"
+    """A run is killed whose workers live on, with the lock in their hands
+
+    The next one waits until they have noticed.
+    """
     res = long['orphans']()
     print(
-        f"{res['orphaned']} killed with its workers alive; the next run waited {res['longest_wait']} s"
+        f"{res['orphaned']} killed with its workers alive; "
+        f"the next run waited {res['longest_wait']} s"
     )
     assert res['longest_wait'] < 10 and not res['different']
 
 
 def test_kills(long):
-    "kill -9 at random moments, then on: no finished epoch is lost, every file can be read, the end is the same to the bit"
+    """kill -9 at random moments, then on
+
+    No finished epoch is lost, every file can be read, the end is the same to the bit.
+    """
     res = long['kills']()
     print(
-        f"{res['kills']} kills, {res['while_writing']} of them while writing and {res['while_starting']} before the first step; {res['finished']} runs finished, {res['lost']} epochs lost, "
-        f"{res['unreadable']} unreadable files, {res['different']} runs with other weights, {res['leftovers']} files left over ({res['seconds']} s)"
+        f"{res['kills']} kills, {res['while_writing']} of them while writing and "
+        f"{res['while_starting']} before the first step; "
+        f"{res['finished']} runs finished, {res['lost']} epochs lost, "
+        f"{res['unreadable']} unreadable files, "
+        f"{res['different']} runs with other weights, "
+        f"{res['leftovers']} files left over ({res['seconds']} s)"
     )
     assert (
         res['kills'] == LONG['kills']
@@ -1047,7 +1129,10 @@ def test_epochs(long):
     "With all callbacks, memory stays flat and files stay closed"
     res = long['epochs']()
     print(
-        f"{res['epochs']} epochs: {res['mb_early']} MB after a tenth, {res['mb_late']} MB at the end ({res['growth_percent']:+} %), {res['files_early']} and {res['files_late']} open files ({res['seconds']} s)"
+        f"{res['epochs']} epochs: {res['mb_early']} MB after a tenth, "
+        f"{res['mb_late']} MB at the end ({res['growth_percent']:+} %), "
+        f"{res['files_early']} and {res['files_late']} open files "
+        f"({res['seconds']} s)"
     )
     assert (
         res['epochs'] == LONG['epochs']
@@ -1060,7 +1145,8 @@ def test_images(long):
     "Pictures that come through the stock DataLoader are not all in memory at once"
     res = long['images']()
     print(
-        f"{res['images']:,} pictures, {res['data_mb']} MB: the process and its {res['workers']} workers grew by {res['grew_mb']} MB ({res['seconds']} s)"
+        f"{res['images']:,} pictures, {res['data_mb']} MB: the process and its "
+        f"{res['workers']} workers grew by {res['grew_mb']} MB ({res['seconds']} s)"
     )
     assert (
         res['images'] == LONG['images']

@@ -1,4 +1,7 @@
-"The loop: order of events, clean-up, cancelling, errors, and that it never waits for the device"
+"""The loop: order of events, clean-up, cancelling, errors
+
+Also that it never waits for the device.
+"""
 
 import numpy as np, pytest, torch
 import torch.nn.functional as F
@@ -106,7 +109,10 @@ class Quiet(MetricsCB):
 
 @pytest.mark.parametrize(
     'event',
-    'before_fit before_epoch before_batch after_predict after_loss after_backward after_step after_batch after_epoch after_fit'.split(),
+    (
+        'before_fit before_epoch before_batch after_predict after_loss after_backward '
+        'after_step after_batch after_epoch after_fit'
+    ).split(),
 )
 def test_an_error_names_callback_and_event_and_leaves_the_learner_usable(
     learner, event
@@ -428,11 +434,16 @@ def test_metrics_that_are_none(learner):
         MetricsCB(accuracy=lambda p, t: 0)
 
 
-READS = 'item tolist __bool__ __float__ __int__ __index__ __array__ cpu numpy nonzero'.split()
+READS = (
+    'item tolist __bool__ __float__ __int__ __index__ __array__ cpu numpy nonzero'
+).split()
 
 
 def test_nothing_is_read_from_the_device_per_step(monkeypatch):
-    "The number of reads does not grow with the number of batches, but for a look at the losses every 20"
+    """The number of reads does not grow with the number of batches
+
+    But for a look at the losses every 20.
+    """
 
     def reads(n):
         def tl(k):
@@ -516,7 +527,7 @@ def test_two_fits_in_a_row_do_not_share_gradients(dls):
         assert torch.allclose(a, b)
 
 
-# Bad input -------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------
 
 
 def with_labels(y, n_out=3, x=None):

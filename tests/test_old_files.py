@@ -1,8 +1,8 @@
-"""Files that version 0.1 wrote are read, and what is made of them is the same to the bit
+"""Files that version 0.1 wrote are read, and what they give is the same to the bit
 
 The files, and the script that made them with the old package, are described in
-`make_v0_1.py`. Bits are compared where they can be the same: with the PyTorch and on the kind
-of processor of that time, with one thread. Elsewhere the numbers are compared.
+`make_v0_1.py`. Bits are compared where they can be the same: with the PyTorch and on
+the kind of processor of that time, with one thread. Elsewhere the numbers are compared.
 """
 
 import json, pkgutil, shutil, sys, warnings
@@ -41,7 +41,7 @@ def one_thread():
 
 @pytest.fixture
 def small_network(monkeypatch):
-    "The command describes the network of the old runs, wherever `model_config` is looked up"
+    "The command describes the old runs' network, wherever `model_config` is looked up"
     for o in pkgutil.iter_modules(miniai.__path__):
         import_module(f'miniai.{o.name}')
     for k, module in list(sys.modules.items()):
@@ -56,14 +56,14 @@ def copy(tmp_path):
 
 @pytest.fixture
 def other_conditions():
-    "The only warning that there may be is that of another version, and there are no errors"
+    "The only warning there may be is that of another version; there are no errors"
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*is continued under other conditions')
         yield
 
 
 def numbers(o):
-    "`o` with what stands for bits turned into numbers that can be compared, or left out"
+    "`o` with what stands for bits turned into comparable numbers, or left out"
     if isinstance(o, list):
         return [numbers(v) for v in o]
     if not isinstance(o, dict):
@@ -75,7 +75,7 @@ def numbers(o):
 
 
 def close(a, b):
-    "Are `a` and `b` made alike, with numbers that differ by no more than rounding does?"
+    "Are `a` and `b` made alike, with numbers that differ by no more than rounding?"
     if isinstance(b, dict):
         return a.keys() == b.keys() and all(close(a[k], b[k]) for k in b)
     if isinstance(b, (list, np.ndarray)):

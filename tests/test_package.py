@@ -1,4 +1,7 @@
-"What is imported, what is exported, what is said about where things are; and the wheel in a clean environment"
+"""What is imported, what is exported, what is said about where things are
+
+And the wheel in a clean environment.
+"""
 
 import ast, configparser, json, re, shutil, subprocess, sys, venv
 from inspect import Parameter, isclass, isfunction, signature
@@ -28,7 +31,8 @@ def tree(module):
 
 def test_import_miniai_loads_nothing_heavy():
     res = python(
-        "import sys, miniai; print([o for o in ('torch','torchvision','datasets','matplotlib','torcheval','nbdev','numpy','fastcore') if o in sys.modules])"
+        "import sys, miniai; print([o for o in ('torch','torchvision','datasets',"
+        "'matplotlib','torcheval','nbdev','numpy','fastcore') if o in sys.modules])"
     )
     assert res.stdout.strip() == '[]', res.stdout + res.stderr
 
@@ -49,8 +53,11 @@ def test_lazy_names_are_the_modules_own():
 
 def test_the_first_batch_in_one_line():
     res = python(
-        "from miniai.datasets import *; from miniai.conv import *; from miniai.learner import *; from miniai.activations import *; from miniai.init import *; "
-        "from miniai.sgd import *; from miniai.xtras import *; set_seed(42); xb,yb = next(iter(get_dls().train)); print(xb.shape, yb[:10])"
+        "from miniai.datasets import *; from miniai.conv import *; "
+        "from miniai.learner import *; from miniai.activations import *; "
+        "from miniai.init import *; from miniai.sgd import *; "
+        "from miniai.xtras import *; set_seed(42); "
+        "xb,yb = next(iter(get_dls().train)); print(xb.shape, yb[:10])"
     )
     assert (
         res.stdout
@@ -186,7 +193,7 @@ def test_rooms_are_small(module):
 
 
 def test_exported_lines_fit():
-    "At most 2 % of the lines that go into the package are longer than 88 characters, none than 100"
+    "At most 2 % of the package's lines exceed 88 characters, and none exceeds 100"
     long = all_lines = 0
     for p in (ROOT / 'nbs').glob('*.ipynb'):
         for c in nbformat.read(p, 4).cells:
@@ -214,7 +221,7 @@ def test_public_functions_and_classes_have_docstrings(module):
                 assert ast.get_docstring(o), f'miniai.{module}.{o.name}'
 
 
-# What is written down somewhere ----------------------------------------------------------------------------
+# What is written down somewhere -------------------------------------------------------
 
 
 def git_files():
@@ -242,7 +249,10 @@ def text_files():
 def test_every_address_of_the_project_is_made_from_settings():
     s = settings()
     ours = {s['git_url'], s['doc_host'], s['doc_host'] + s['doc_baseurl']}
-    colab = f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/"
+    colab = (
+        f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/"
+        f"{s['branch']}/nbs/"
+    )
     n = 0
     for nm, text in text_files():
         for url in re.findall(r'https?://[^\s"\'<>)\]|\\,;`]+', text):
@@ -258,7 +268,10 @@ def test_every_address_of_the_project_is_made_from_settings():
 def test_every_page_has_its_own_badge():
     s = settings()
     for p in (ROOT / 'nbs').glob('*.ipynb'):
-        url = f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{p.name}"
+        url = (
+            f"https://colab.research.google.com/github/{s['user']}/{s['repo']}/blob/"
+            f"{s['branch']}/nbs/{p.name}"
+        )
         cells = nbformat.read(p, 4).cells
         assert re.fullmatch(r'# .*\n> .*', cells[0].source), (
             f'{p.name}: nbdev keeps of the first cell the title and the subtitle only'
@@ -345,11 +358,11 @@ def test_github_can_read_its_files(schema, files):
     assert paths and res.returncode == 0, res.stdout + res.stderr
 
 
-# The wheel -------------------------------------------------------------------------------------------------
+# The wheel ----------------------------------------------------------------------------
 
 
 def environment(where, *packages):
-    "The Python of a new environment in `where`, with `packages` linked in from this one"
+    "The Python of a new environment in `where`; `packages` are linked in from this one"
     shutil.rmtree(where, ignore_errors=True)
     venv.create(where, with_pip=True)
     py = where / ('Scripts' if sys.platform == 'win32' else 'bin') / 'python'
@@ -386,7 +399,10 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def clean_python(wheel):
-    "The Python of a second environment with the newest of everything but torch, which is linked in from this one"
+    """The Python of a second environment with the newest of everything but torch
+
+    Torch is linked in from this one.
+    """
     where = ROOT / '.venv-wheel'
     py = environment(where, 'torch', 'torchvision', 'numpy')
     subprocess.run([py, '-m', 'pip', 'install', '-q', wheel], check=True)
@@ -453,7 +469,11 @@ def test_the_colab_cell_is_the_same_everywhere_and_comes_first():
 
 
 def test_a_page_runs_on_colab(wheel, tmp_path):
-    "On Colab there are torch, torchvision, numpy and a kernel: the first cell adds the package and leaves those as they are; then all of page 01 runs"
+    """On Colab there are torch, torchvision, numpy and a kernel
+
+    The first cell adds the package and leaves those as they are; then all of page 01
+    runs.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
 
@@ -464,7 +484,11 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
     )
 
     def installed():
-        code = "import numpy, torch, torchvision, os, json; print(json.dumps([(o.__version__, o.__file__, os.stat(o.__file__).st_ino) for o in (numpy, torch, torchvision)]))"
+        code = (
+            "import numpy, torch, torchvision, os, json; "
+            "print(json.dumps([(o.__version__, o.__file__, "
+            "os.stat(o.__file__).st_ino) for o in (numpy, torch, torchvision)]))"
+        )
         return subprocess.run(
             [py, '-c', code], capture_output=True, text=True, check=True, cwd=tmp_path
         ).stdout
@@ -473,7 +497,14 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
     i, text = colab_cell(page)
     assert text.count(url) == 1
     nb.cells[i].source = text.replace(url, str(wheel))
-    colab = "import sys, types\nassert '.venv-colab' in sys.prefix\ntry: import miniai\nexcept ImportError: pass\nelse: raise SystemExit('miniai is there already')\nsys.modules['google.colab'] = types.ModuleType('google.colab')"
+    colab = (
+        "import sys, types\n"
+        "assert '.venv-colab' in sys.prefix\n"
+        "try: import miniai\n"
+        "except ImportError: pass\n"
+        "else: raise SystemExit('miniai is there already')\n"
+        "sys.modules['google.colab'] = types.ModuleType('google.colab')"
+    )
     nb.cells.insert(0, nbformat.v4.new_code_cell(colab))
     nb.cells.append(
         nbformat.v4.new_code_cell(
@@ -512,7 +543,10 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
 
 
 def test_the_map_of_the_series_is_up_to_date(root):
-    "The index reads the pages to say how long they take; its saved output must be that of the pages as they are"
+    """The index reads the pages to say how long they take
+
+    Its saved output must be that of the pages as they are.
+    """
     cells = nbformat.read(root / 'nbs' / 'index.ipynb', 4).cells
     cells = [
         c

@@ -1,4 +1,7 @@
-"Several processes that train together: the same numbers as one, and everything shown and written once"
+"""Several processes that train together: the same numbers as one
+
+Everything is shown and written once.
+"""
 
 import json, os, shutil, signal, subprocess, sys
 from functools import partial
@@ -29,7 +32,8 @@ from miniai.accel import AccelerateCB, GradAccum
 import miniai.augment
 from miniai.checkpoint import CheckpointCB
 from miniai.datasets import DataLoaders, TensorLoader
-from miniai.learner import Accuracy, Callback, MetricsCB, ProgressCB, SaveHistoryCB, TrainLearner
+from miniai.learner import (
+    Accuracy, Callback, MetricsCB, ProgressCB, SaveHistoryCB, TrainLearner)
 from miniai.sgd import RecorderCB
 from miniai.xtras import is_main, set_seed
 
@@ -37,28 +41,44 @@ out,o = Path(sys.argv[1]),json.loads(sys.argv[2])
 g = torch.Generator().manual_seed(0)
 x = torch.randn(203, 1, 8, 8, generator=g, dtype=torch.float64)
 y = (x.mean((1,2,3))*16).round().long().clamp(-2, 2)+2
-def dl(x, y, bs, shuffle): return DataLoader(TensorDataset(x, y), bs, shuffle, num_workers=o.get('workers', 0)) if o.get('stock') else TensorLoader(x, y, bs, shuffle)
+def dl(x, y, bs, shuffle):
+    return DataLoader(
+        TensorDataset(x, y), bs, shuffle, num_workers=o.get('workers', 0)
+    ) if o.get('stock') else TensorLoader(x, y, bs, shuffle)
 dls = DataLoaders(dl(x, y, o.get('bs', 40), True), dl(x[:101], y[:101], 50, False))
 set_seed(0)
-model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(o.get('dropout', 0.)), nn.Flatten(), nn.BatchNorm1d(288, momentum=None), nn.Linear(288, 5)).double()
+model = nn.Sequential(
+    nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(o.get('dropout', 0.)),
+    nn.Flatten(), nn.BatchNorm1d(288, momentum=None), nn.Linear(288, 5)).double()
 
 class Stop(Callback):
     def before_epoch(self, learn):
         if learn.epoch==o.get('stop'): raise SystemExit(0)
 
-losses,share = RecorderCB(loss=lambda cb: cb.learn.loss),AccelerateCB(sync_bn=o.get('sync_bn', True), cpu=True)
-cbs = [share, MetricsCB(accuracy=Accuracy(), f1=MulticlassF1Score(num_classes=5, average='macro')), ProgressCB(), losses, Stop(), SaveHistoryCB(out/'history.csv')]
-if 'checkpoints' in o: cbs.append(CheckpointCB(out/o['checkpoints'], resume=o.get('resume', False)))
+losses = RecorderCB(loss=lambda cb: cb.learn.loss)
+share = AccelerateCB(sync_bn=o.get('sync_bn', True), cpu=True)
+cbs = [
+    share,
+    MetricsCB(
+        accuracy=Accuracy(), f1=MulticlassF1Score(num_classes=5, average='macro')),
+    ProgressCB(), losses, Stop(), SaveHistoryCB(out/'history.csv')]
+if 'checkpoints' in o:
+    cbs.append(CheckpointCB(out/o['checkpoints'], resume=o.get('resume', False)))
 if 'accum' in o: cbs.append(GradAccum(o['accum']))
 set_seed(o.get('seeds', [1]*9)[share.i])
 learn = TrainLearner(model, dls, F.cross_entropy, 1e-2, cbs, optim.AdamW)
 learn.fit(o.get('epochs', 2))
 preds,targs,inps = learn.capture_preds(inps=True)
-assert torch.equal(targs, y[:101]) and torch.equal(inps, x[:101]) and learn.model is model and 'forward' not in vars(model[1])
+assert torch.equal(targs, y[:101]) and torch.equal(inps, x[:101])
+assert learn.model is model and 'forward' not in vars(model[1])
 weights = [p.sum().item() for p in model.parameters()]
-everybody = share.collect([weights, preds.tolist(), [b.double().sum().item() for b in model.buffers()]])
+everybody = share.collect([
+    weights, preds.tolist(), [b.double().sum().item() for b in model.buffers()]])
 rows = [{k: v for k,v in r.items() if k!='time'} for r in learn.history]
-if is_main(): (out/'result.json').write_text(json.dumps(dict(losses=[o.item() for o in losses.recs['loss']], history=rows, everybody=everybody)))
+if is_main():
+    (out/'result.json').write_text(json.dumps(dict(
+        losses=[o.item() for o in losses.recs['loss']], history=rows,
+        everybody=everybody)))
 if dist.is_initialized(): dist.destroy_process_group()
 '''
 
@@ -110,7 +130,10 @@ def one(tmp_path_factory):
     'n,options', [(3, dict(seeds=[1, 5, 7])), (2, dict(stock=True, workers=1))]
 )
 def test_as_many_processes_as_one_likes_do_what_one_does(tmp_path, one, n, options):
-    "Losses, metrics, weights and predictions: batches of 40, the last of 3, with AdamW and BatchNorm, in float64; whatever seeds the others have"
+    """Losses, metrics, weights and predictions, whatever seeds the others have
+
+    Batches of 40, the last of 3, with AdamW and BatchNorm, in float64.
+    """
     res, said = together(tmp_path, n, **options)
     same(res['losses'], one[0]['losses'], 1e-9)
     for a, b in zip(res['history'], one[0]['history'], strict=True):
@@ -248,7 +271,7 @@ def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(tmp_path):
         ] == list(range(1, 13))
 
 
-# in this process -------------------------------------------------------------------------------------------
+# in this process ----------------------------------------------------------------------
 
 
 def test_parts_are_the_whole():

@@ -1,4 +1,7 @@
-"Progress where people look: a log file, a real terminal, a notebook; and what a saved notebook keeps of it"
+"""Progress where people look: a log file, a real terminal, a notebook
+
+And what a saved notebook keeps of it.
+"""
 
 import sys
 
@@ -20,7 +23,10 @@ class SlowCB(Callback):
 class BadCB(Callback):
     def after_epoch(self, learn):
         if learn.epoch==1: raise ValueError('oops')
-def learner(*cbs, plot=False): return TrainLearner(nn.Linear(4, 3), DataLoaders(tl(160), tl(32)), F.cross_entropy, cbs=[ProgressCB(plot=plot), SlowCB(), *cbs])
+def learner(*cbs, plot=False):
+    return TrainLearner(
+        nn.Linear(4, 3), DataLoaders(tl(160), tl(32)), F.cross_entropy,
+        cbs=[ProgressCB(plot=plot), SlowCB(), *cbs])
 '''
 
 
@@ -42,8 +48,8 @@ def test_plot_without_a_notebook_says_so():
 def test_a_loader_without_length():
     assert (
         python(
-            CODE
-            + "l = learner(); l.dls = DataLoaders((b for b in tl(64)), tl(32)); l.fit(1)"
+            CODE + "l = learner(); l.dls = DataLoaders((b for b in tl(64)), tl(32)); "
+            "l.fit(1)"
         ).returncode
         == 0
     )

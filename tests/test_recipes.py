@@ -54,7 +54,9 @@ def finished(run_once, tmp_path):
 def test_the_command_knows_the_names_without_torch():
     assert RECIPE_NAMES == tuple(RECIPES)
     res = python(
-        'import sys; from miniai.train import main\ntry: main(["--help"])\nexcept SystemExit: print("torch" in sys.modules)'
+        'import sys; from miniai.train import main\n'
+        'try: main(["--help"])\n'
+        'except SystemExit: print("torch" in sys.modules)'
     )
     assert (
         all(o in res.stdout for o in RECIPES) and res.stdout.splitlines()[-1] == 'False'
@@ -201,7 +203,7 @@ def test_a_damaged_description(finished, broken_part):
         load_run(finished)
 
 
-# the parts -------------------------------------------------------------------------------------------------
+# the parts ----------------------------------------------------------------------------
 
 
 def test_each_image_takes_turns_also_when_shuffled_and_shared():

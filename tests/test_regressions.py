@@ -1,4 +1,7 @@
-"Mistakes that the ancestors of this package made; each must not come back (those of the loop, the data and progress have their own files)"
+"""Mistakes that the ancestors of this package made; each must not come back
+
+Those of the loop, the data and progress have their own files.
+"""
 
 import warnings
 from functools import partial
@@ -47,7 +50,7 @@ def n_hooks(model):
     )
 
 
-# summary ---------------------------------------------------------------------------------------------------
+# summary ------------------------------------------------------------------------------
 
 
 def test_a_summary_changes_nothing(learner):
@@ -202,7 +205,7 @@ def test_a_script_prints_the_summary_once(learner, capsys):
     assert capsys.readouterr().out == repr(res) + '\n'
 
 
-# conv, init ------------------------------------------------------------------------------------------------
+# conv, init ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -281,7 +284,7 @@ def test_get_model_fits_its_data():
     assert get_model(norm=nn.BatchNorm2d)(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
-# hooks -----------------------------------------------------------------------------------------------------
+# hooks --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('exc', [CancelFitException, ValueError, KeyboardInterrupt])
@@ -362,7 +365,7 @@ def test_layers_with_several_outputs(learner):
     assert stats.names == ['rnn LSTM'] and len(stats.hooks[0].stats[0]) == 6
 
 
-# optimisers and schedules ----------------------------------------------------------------------------------
+# optimisers and schedules -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -461,7 +464,7 @@ def test_a_schedule_with_a_loader_without_length(learner, dls):
     ).fit(1)
 
 
-# lr_find ---------------------------------------------------------------------------------------------------
+# lr_find ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('cls', [TrainLearner, MomentumLearner])
@@ -523,7 +526,7 @@ def test_unchanged_restores_after_an_error():
     )
 
 
-# the ResNet ------------------------------------------------------------------------------------------------
+# the ResNet ---------------------------------------------------------------------------
 
 
 def test_resnet_of_any_width_and_the_two_heads():

@@ -1,6 +1,10 @@
-"What comes from a stranger (a checkpoint, a run, a folder of pictures, one picture) may be refused in a sentence, and can do nothing else"
+"""What comes from a stranger may be refused in a sentence, and can do nothing else
 
-import base64, gzip, io, json, multiprocessing, os, pickle, shutil, signal, stat, struct, sys, tarfile, time, traceback, zipfile, zlib
+That is a checkpoint, a run, a folder of pictures, or one picture.
+"""
+
+import base64, gzip, io, json, multiprocessing, os, pickle, shutil, signal, stat, struct
+import sys, tarfile, time, traceback, zipfile, zlib
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +24,14 @@ pytestmark = pytest.mark.skipif(
     reason='memory is limited and measured the way Linux does it',
 )
 
-# every attempt is made in another process, which has 1 GiB and 20 s and may crash ------------------------------------
+# every attempt is made in another process, which has 1 GiB and 20 s and may crash -----
 
 
 def peak():
-    "The most memory this process had since it was last asked, in MB, and what it has now"
+    """The most memory this process had since it was last asked, in MB
+
+    Also what it has now.
+    """
     was, now = (
         int(
             next(
@@ -113,7 +120,11 @@ def servant():
 
 @pytest.fixture
 def attempt(servant, tmp_path):
-    "Calls a function in the other process: `value`, or `error` (class, text, why it is not ours, traceback); fails if that crashed, hung or took much memory"
+    """Calls a function in the other process: `value`, or `error`
+
+    `error` is: class, text, why it is not ours, traceback. The fixture fails if that
+    crashed, hung or took much memory.
+    """
 
     def _f(f, *args):
         if not servant.p:
@@ -172,7 +183,10 @@ def marker(tmp_path):
 
 
 def pickles(marker):
-    "Files that run code when they are unpickled, the way PyTorch used to save and the way it does now"
+    """Files that run code when they are unpickled
+
+    The way PyTorch used to save and the way it does now.
+    """
     f, g = io.BytesIO(), io.BytesIO()
     torch.save({'model': Evil(marker)}, f)
     torch.save({'model': Evil(marker)}, g, _use_new_zipfile_serialization=False)
@@ -189,12 +203,12 @@ def test_the_trap_works(tmp_path):
         (tmp_path / 'marker').unlink()
 
 
-# checkpoints -------------------------------------------------------------------------------------------------------------
+# checkpoints --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    "The file of a run that was killed in its second epoch, its state as JSON, and its tensors"
+    "The file of a run killed in its second epoch, its state as JSON, and its tensors"
     path = fuzz.write_run_of_one_epoch(tmp_path_factory.mktemp('checkpoint'))
     from safetensors import safe_open
 
@@ -504,7 +518,7 @@ def test_links_in_a_stranger_s_folder(name, attempt, tmp_path, checkpoint):
     assert (tmp_path / 'victim').read_text() == 'precious'
 
 
-# runs ------------------------------------------------------------------------------------------------------------------------
+# runs ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -653,7 +667,7 @@ def test_hostile_weights(name, attempt, run):
     fine(attempt(use, run))
 
 
-# folders -----------------------------------------------------------------------------------------------------------------------
+# folders ------------------------------------------------------------------------------
 
 
 def png(c=0, size=(8, 8), mode='L'):
@@ -664,7 +678,10 @@ def png(c=0, size=(8, 8), mode='L'):
 
 @pytest.fixture
 def folder(tmp_path):
-    "An ordinary data set; beside it, a picture and a text that are nobody else's business"
+    """An ordinary data set; beside it, a picture and a text
+
+    Those are nobody else's business.
+    """
     for s in ('train', 'test'):
         for c in 'ab':
             (tmp_path / 'deep' / 'data' / s / c).mkdir(parents=True)
@@ -709,7 +726,10 @@ def look(folder):
 
 
 def opened(attempt, folder, tmp_path):
-    "Load it; nothing may be read that lies elsewhere, or be written anywhere but to the cache"
+    """Load it
+
+    Nothing may be read that lies elsewhere, or be written anywhere but to the cache.
+    """
     files = lambda: {
         o: o.lstat().st_mtime_ns
         for o in tmp_path.rglob('*')
@@ -785,7 +805,10 @@ CARDS = dict(
     ),
     config_name='configs:\n- config_name: ../../../escaped\n  data_files: "train/**"',
     split_name=config(data_files=[dict(split='../../x', path='train/**')]),
-    info='dataset_info:\n  dataset_name: ../../../x\n  config_name: ../../y\n  builder_name: ../z',
+    info=(
+        'dataset_info:\n  dataset_name: ../../../x\n  config_name: ../../y\n'
+        '  builder_name: ../z'
+    ),
     laughs=LAUGHS,
     laughs_configs=LAUGHS + 'configs: {x: *a11}',
     laughs_data_files=LAUGHS
@@ -809,8 +832,13 @@ CARDS = dict(
     duplicate='configs: []\nconfigs: 5',
     merge='<<: 5',
     key='? [a, b]\n: 5',
-    features='dataset_info:\n  features:\n  - name: x\n    dtype: {array2d: {shape: [1000000000,1000000000], dtype: int8}}',
-    feature_class='dataset_info:\n  features:\n  - name: x\n    dtype: {os: {system: x}}',
+    features=(
+        'dataset_info:\n  features:\n  - name: x\n'
+        '    dtype: {array2d: {shape: [1000000000,1000000000], dtype: int8}}'
+    ),
+    feature_class=(
+        'dataset_info:\n  features:\n  - name: x\n    dtype: {os: {system: x}}'
+    ),
     converters=config(
         data_files='x.csv', converters={'a': 'os.system'}, engine='python', sep='(a+)+$'
     ),
@@ -950,7 +978,10 @@ def test_hostile_zips(kind, attempt, bare, tmp_path, marker):
     assert not Path(f'/{tmp_path.name}slip.png').exists()
 
 
-EXTENSIONS = 'parquet arrow csv jsonl json txt h5 lance eval xml pkl pt npy vortex tsfile fasta pdb nii pdf mp4 wav zip tar'.split()
+EXTENSIONS = (
+    'parquet arrow csv jsonl json txt h5 lance eval xml pkl pt npy vortex tsfile '
+    'fasta pdb nii pdf mp4 wav zip tar'
+).split()
 
 
 @pytest.mark.parametrize(
@@ -979,7 +1010,10 @@ def test_files_that_are_not_what_their_names_say(
             'h5': b'\x89HDF\r\n\x1a\n' + noise,
         }.get(name.split('.')[1], b'\xff\xff\xff\xff\xff\xff\xff\x7f' + noise),
         pickle=pickles(marker)[0],
-        xml=f'<!DOCTYPE r [<!ENTITY x SYSTEM "file://{tmp_path}/private/secret.txt">]><r>&x;</r>'.encode(),
+        xml=(
+            f'<!DOCTYPE r [<!ENTITY x SYSTEM "file://{tmp_path}/private/secret.txt">]>'
+            '<r>&x;</r>'
+        ).encode(),
         empty=b'',
         deep=b'[' * 10**5,
     )
@@ -1000,7 +1034,8 @@ def test_pictures_named_by_their_path(kind, attempt, bare, tmp_path):
     )
     if kind == 'jsonl':
         (bare / 'README.md').write_text(
-            '---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype: int64\n---\n'
+            '---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n'
+            '  - name: label\n    dtype: int64\n---\n'
         )
         (bare / 'train.jsonl').write_text(
             '\n'.join(json.dumps(dict(image=secret, label=i % 2)) for i in range(8))
@@ -1084,7 +1119,7 @@ def test_folders_with_things_that_are_no_files(name, kind, attempt, folder, tmp_
     fine(attempt(look, folder))
 
 
-# pictures -----------------------------------------------------------------------------------------------------------------------
+# pictures -----------------------------------------------------------------------------
 
 
 def chunk(kind, data):
@@ -1169,7 +1204,8 @@ BOMBS = dict(
     gif=lambda: gif(3000),
     gif_big=lambda: b'GIF89a' + struct.pack('<HH', 65535, 65535) + gif(1)[10:],
     svg=lambda: (
-        b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+        b'<svg xmlns="http://www.w3.org/2000/svg">'
+        b'<image href="file:///etc/passwd"/></svg>'
     ),
     bmp=lambda: (
         b'BM'
@@ -1265,7 +1301,10 @@ def test_big_pictures_after_a_small_one(size, attempt, folder):
 @pytest.mark.parametrize(
     'data',
     [
-        b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n%%EOF\n',
+        (
+            b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n'
+            b'(x) run\n%%EOF\n'
+        ),
         b'\xc5\xd0\xd3\xc6'
         + struct.pack('<II', 30, 200)
         + bytes(18)
@@ -1293,7 +1332,7 @@ def _with_path(path, f, *args):
     f(*args)
 
 
-# and whatever else a machine can think of ------------------------------------------------------------------------------------------
+# and whatever else a machine can think of ---------------------------------------------
 
 
 def test_fuzz(tmp_path):

@@ -1,7 +1,9 @@
 """The code that this project descends from runs on our package, and prints its numbers
 
-The calls are those of the blog post "Resnet" by galopy (December 2023), with every name that it imports and defines; each part of
-SCRIPT does what one of its cells does. It runs twice in a process of its own: with the block and the pooling defined there, and with ours.
+The calls are those of the blog post "Resnet" by galopy (December 2023), with every name
+that it imports and defines; each part of SCRIPT does what one of its cells does. It
+runs twice in a process of its own: with the block and the pooling defined there, and
+with ours.
 """
 
 import re
@@ -17,7 +19,8 @@ from miniai.learner import *
 from miniai.activations import *
 from miniai.init import *
 from miniai.sgd import *
-import pickle,gzip,math,os,time,shutil,torch,matplotlib as mpl,numpy as np,matplotlib.pyplot as plt
+import pickle,gzip,math,os,time,shutil,torch
+import matplotlib as mpl,numpy as np,matplotlib.pyplot as plt
 import fastcore.all as fc
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +63,8 @@ act_gr = partial(GeneralRelu, leak=0.1, sub=0.4)
 
 THEIR_BLOCK = '''
 def _conv_block(ni, nf, ks=3, stride=2, act=nn.ReLU, norm=None, bias=None):
-    return nn.Sequential(conv(ni, nf, ks, 1, act, norm, bias), conv(nf, nf, ks, stride, False, norm, bias))
+    return nn.Sequential(conv(ni, nf, ks, 1, act, norm, bias),
+                         conv(nf, nf, ks, stride, False, norm, bias))
 
 class ResBlock(nn.Module):
     def __init__(self, ni, nf, ks=3, stride=2, act=nn.ReLU, norm=None, bias=None):
@@ -80,10 +84,13 @@ class GlobalAvgPool(nn.Module):
 CONV_HEAD = '''
 def get_model(act=nn.ReLU, nfs=[8,16,32,64,128,256], norm=None):
     layers = [ResBlock(1, 8, stride=1, act=act, norm=norm)]
-    layers += [ResBlock(nfs[i], nfs[i+1], act=act, norm=norm) for i in range(len(nfs)-1)]
-    return nn.Sequential(*layers, conv(nfs[-1],10, act=None, norm=False, bias=True), nn.Flatten()).to(def_device)
+    layers += [ResBlock(nfs[i], nfs[i+1], act=act, norm=norm)
+               for i in range(len(nfs)-1)]
+    return nn.Sequential(*layers, conv(nfs[-1],10, act=None, norm=False, bias=True),
+                         nn.Flatten()).to(def_device)
 
-def print_shapes(hook, m, inp, outp): print(m.__class__.__name__, inp[0].shape, outp.shape)
+def print_shapes(hook, m, inp, outp):
+    print(m.__class__.__name__, inp[0].shape, outp.shape)
 model = get_model()
 learn = TrainLearner(model, dls, F.cross_entropy, cbs=[SingleBatchCB(), DeviceCB()])
 with Hooks(model, print_shapes) as h: learn.fit(1)
@@ -95,7 +102,8 @@ def summary(self:Learner):
     def _f(hook, m, inp, outp):
         nonlocal res, num
         num_params = sum(o.numel() for o in m.parameters())
-        res += f'|{m.__class__.__name__}|{tuple(inp[0].shape)}|{tuple(outp.shape)}|{num_params}|\\n'
+        res += (f'|{m.__class__.__name__}|{tuple(inp[0].shape)}|{tuple(outp.shape)}'
+                f'|{num_params}|\\n')
         num += num_params
     with Hooks(self.model, _f) as hook: self.fit(1, train=False, cbs=[SingleBatchCB()])
     print('Total number of params:', num)
@@ -109,8 +117,10 @@ learn.summary()
 POOL_HEAD = '''
 def get_model(act=nn.ReLU, nfs=[8,16,32,64,128,256], norm=None):
     layers = [ResBlock(1, 8, stride=1, act=act, norm=norm)]
-    layers += [ResBlock(nfs[i], nfs[i+1], act=act, norm=norm) for i in range(len(nfs)-1)]
-    return nn.Sequential(*layers, GlobalAvgPool(), nn.Flatten(), nn.Linear(nfs[-1], 10)).to(def_device)
+    layers += [ResBlock(nfs[i], nfs[i+1], act=act, norm=norm)
+               for i in range(len(nfs)-1)]
+    return nn.Sequential(*layers, GlobalAvgPool(), nn.Flatten(),
+                         nn.Linear(nfs[-1], 10)).to(def_device)
 TrainLearner(get_model(), dls, F.cross_entropy, lr=1).summary()
 
 def _flops(x, h, w):
@@ -130,7 +140,8 @@ def summary(self:Learner):
         num_flops = sum(_flops(o, h, w) for o in m.parameters())/1e6
         n_params += num_params
         n_flops += num_flops
-        res += f'|{m.__class__.__name__}|{tuple(inp[0].shape)}|{tuple(outp.shape)}|{num_params}|{num_flops:.2f}|\\n'
+        res += (f'|{m.__class__.__name__}|{tuple(inp[0].shape)}|{tuple(outp.shape)}'
+                f'|{num_params}|{num_flops:.2f}|\\n')
     with Hooks(self.model, _f) as hook: self.fit(1, train=False, cbs=[SingleBatchCB()])
     print('Total number of params:', n_params)
     print('Total number of flops:', n_flops)
@@ -212,7 +223,8 @@ def test_the_callbacks_it_prepares_train():
         + CONV_HEAD.split('def print_shapes')[0]
         + '''
 model = get_model(act_gr, norm=nn.BatchNorm2d).apply(iw)
-h = TrainLearner(model, dls, F.cross_entropy, lr=1e-2, cbs=cbs, opt_func=optim.AdamW).fit(1)
+h = TrainLearner(
+    model, dls, F.cross_entropy, lr=1e-2, cbs=cbs, opt_func=optim.AdamW).fit(1)
 print(len(h), len(astats), bool(h[0]['valid_accuracy']>.1))
 '''
     )

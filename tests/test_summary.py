@@ -30,7 +30,7 @@ def n_hooks(model):
     )
 
 
-# counts ---------------------------------------------------------------------------------------------------
+# counts -------------------------------------------------------------------------------
 
 ROWS = [514_304, 1_379_840, 1_379_840, 1_525_760, 1_802_240, 1_802_240]
 PARAMS = [680, 3_632, 14_432, 57_536, 229_760, 918_272]
@@ -356,7 +356,7 @@ def test_only_the_modules_of_this_model_are_hooked():
     )  # not registered: credited to the one that calls it
 
 
-# random networks against a hand count ---------------------------------------------------------------------
+# random networks against a hand count -------------------------------------------------
 
 
 def conv_out(n, k, s, p, d):
@@ -365,7 +365,10 @@ def conv_out(n, k, s, p, d):
 
 @st.composite
 def layers(draw, ni, size, depth=0):
-    "A random module for pictures of `ni` channels and `size` pixels; with channels and size after it, and MACs and parameters by hand"
+    """A random module for pictures of `ni` channels and `size` pixels
+
+    With channels and size after it, and MACs and parameters by hand.
+    """
     kind = draw(
         st.sampled_from(
             ['conv', 'grouped', 'transposed', 'norm', 'relu', '1x1']
@@ -511,7 +514,7 @@ def test_dead_weights_are_those_without_gradient(
     )
 
 
-# parameters -----------------------------------------------------------------------------------------------
+# parameters ---------------------------------------------------------------------------
 
 
 class Tied(nn.Module):
@@ -630,7 +633,7 @@ def test_parametrised_weights():
     )
 
 
-# inputs and outputs ---------------------------------------------------------------------------------------
+# inputs and outputs -------------------------------------------------------------------
 
 Pair = namedtuple('Pair', 'a b')
 
@@ -759,7 +762,7 @@ def test_lazy_modules_stay_lazy():
     assert type(model[4]) is nn.Linear and model[4].in_features == 288
 
 
-# nothing changes ------------------------------------------------------------------------------------------
+# nothing changes ----------------------------------------------------------------------
 
 
 class Busy(nn.Module):
@@ -972,7 +975,7 @@ def test_an_error_within_the_handling_of_another():
     assert '0 (Linear)' in e.value.__notes__[0]
 
 
-# dead weights, meta, cost ---------------------------------------------------------------------------------
+# dead weights, meta, cost -------------------------------------------------------------
 
 
 def test_dead_weights_say_why():
@@ -981,8 +984,8 @@ def test_dead_weights_say_why():
     )
     assert [o.dead for o in res.rows] == [0] * 5 + [327_680, 20_480, 0]
     assert (
-        '5.conv.1.0.weight: 327,680 of 589,824 weights are dead, 5 of the 9 taps of its 3×3 kernel'
-        in repr(res)
+        '5.conv.1.0.weight: 327,680 of 589,824 weights are dead, '
+        '5 of the 9 taps of its 3×3 kernel' in repr(res)
     )
     assert (
         summarize(get_resnet(device='cpu'), input_size=(1, 1, 64, 64)).total_dead == 0
@@ -1028,7 +1031,11 @@ def test_a_summary_costs_no_more_than_two_forward_passes():
 
 def test_importing_does_not_load_the_compiler():
     res = python(
-        'import sys, torch\nfrom miniai.summary import summarize\nfrom torch import nn\nsummarize(nn.Linear(2, 2), torch.ones(1, 2))\nprint("torch._dynamo" in sys.modules)'
+        'import sys, torch\n'
+        'from miniai.summary import summarize\n'
+        'from torch import nn\n'
+        'summarize(nn.Linear(2, 2), torch.ones(1, 2))\n'
+        'print("torch._dynamo" in sys.modules)'
     )
     assert res.stdout.strip() == 'False', res.stderr
 
@@ -1052,7 +1059,7 @@ def test_token_ids_without_numbers():
     )
 
 
-# showing --------------------------------------------------------------------------------------------------
+# showing ------------------------------------------------------------------------------
 
 
 def test_depth_and_columns():
@@ -1144,7 +1151,7 @@ def test_options_of_the_learner(learner, capsys):
     )
 
 
-# what a hostile tester found ------------------------------------------------------------------------------
+# what a hostile tester found ----------------------------------------------------------
 
 
 class With(nn.Module):

@@ -32,7 +32,9 @@ def out(tmp_path_factory):
 
 def test_help_explains_every_option_and_needs_no_torch():
     res = python(
-        'import sys; from miniai.train import main\ntry: main(["--help"])\nexcept SystemExit: print("torch" in sys.modules, "numpy" in sys.modules)'
+        'import sys; from miniai.train import main\n'
+        'try: main(["--help"])\n'
+        'except SystemExit: print("torch" in sys.modules, "numpy" in sys.modules)'
     )
     for o in '--epochs --bs --lr --seed --device --limit --data --out --quiet'.split():
         assert o in res.stdout
@@ -245,7 +247,10 @@ def test_a_split_to_watch_is_watched(tmp_path):
 
 
 def test_an_older_run_in_the_same_folder(out, tmp_path):
-    "Its measures go when a new run begins, its network stays until the new one is there"
+    """Its measures go when a new run begins
+
+    Its network stays until the new one is there.
+    """
     for o in out.iterdir():
         (tmp_path / o.name).write_bytes(o.read_bytes())
     res = command(
@@ -368,7 +373,7 @@ def test_a_last_batch_of_one_image(tmp_path):
     run_training(1, 100, limit=201, out=tmp_path / 'o', quiet=True)
 
 
-# Bad input -------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -473,7 +478,7 @@ def test_ctrl_c_keeps_the_metrics_so_far(tmp_path):
     assert not (tmp_path / 'o' / 'model.safetensors').exists()
 
 
-# a run that goes on -------------------------------------------------------------------------------------------------
+# a run that goes on -------------------------------------------------------------------
 
 OPTIONS = ('--limit', '400', '--bs', '32', '--epochs', '4', '--device', 'cpu')
 
