@@ -11,6 +11,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from docs_pages import CARD
+
 ROOT = Path(__file__).resolve().parent.parent
 NBS, DOCS, CACHE = ROOT / 'nbs', ROOT / '_docs', ROOT / '.cache'
 KATEX = (
@@ -152,13 +154,17 @@ def root_links(s, base):
 
 
 def complete(cfg, site=DOCS):
-    "Put notebooks and KaTeX into the folder `site`, and take its pages through all steps"
+    """Put what pages refer to into the folder `site`, and take its pages through all steps.
+
+    That is notebooks to download, KaTeX, and the picture that other programs show of a page.
+    """
     address = f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
     names = sorted((p.name for p in NBS.glob('*.ipynb')), key=reading_order)
     sources = {module_of(o): o for o in names}
-    (site / 'notebooks').mkdir(exist_ok=True)
-    for o in names:
-        shutil.copy(NBS / o, site / 'notebooks')
+    (site/'notebooks').mkdir(exist_ok=True)
+    for o in names: shutil.copy(NBS/o, site/'notebooks')
+    (site/'images').mkdir(exist_ok=True)
+    shutil.copy(NBS/CARD.lstrip('/'), site/'images')
     has_katex = put_katex(site)
     for p in site.rglob('*.html'):
         where, s = p.relative_to(site), p.read_text(encoding='utf-8')
