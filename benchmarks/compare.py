@@ -1,18 +1,28 @@
 #!/usr/bin/env python3
-"""miniai beside a loop written by hand, fastai, Lightning, skorch and Keras: the same work on the same tensors, in one run.
+"""miniai beside a loop written by hand, fastai, Lightning, skorch and Keras.
 
-    make bench WHAT=compare                       installs everything and runs this (about a quarter of an hour on two cores)
-    python benchmarks/compare.py --rounds 3       fewer times round; --out FILE for a file of your own
+All do the same work on the same tensors, in one run:
 
-Each contestant is a small file in contestants/. In each time round every one of them measures, in a process of its own:
+    make bench WHAT=compare     installs everything and runs this (about a quarter of an
+                                hour on two cores)
+    python benchmarks/compare.py --rounds 3
+                                fewer times round; --out FILE for a file of your own
 
-    overhead   microseconds a step, for a network so small that hardly anything but the loop is left (784 numbers to 50 to 10, batches of 64, one thread)
-    images     images a second in training, the ResNet of page 07 in batches of 1,024, all threads
-    data       images a second from the library's usual loader: 60,000 uint8 images in memory, shuffled, normalised, in batches of 1,024
+Each contestant is a small file in contestants/. In each time round every one of them
+measures, in a process of its own:
+
+    overhead   microseconds a step, for a network so small that hardly anything but the
+               loop is left (784 numbers to 50 to 10, batches of 64, one thread)
+    images     images a second in training, the ResNet of page 07 in batches of 1,024,
+               all threads
+    data       images a second from the library's usual loader: 60,000 uint8 images in
+               memory, shuffled, normalised, in batches of 1,024
     summary    milliseconds for the library's summary of the ResNet, for a batch of 64
 
-Setting up is not counted: what is reported of a training is the time of three epochs less that of one. Everybody records the mean loss and the
-accuracy of an epoch, and all have to arrive at the same accuracy. The limit is what the machine makes of a product of two large matrices.
+Setting up is not counted: what is reported of a training is the time of three epochs
+less that of one. Everybody records the mean loss and the accuracy of an epoch, and all
+have to arrive at the same accuracy. The limit is what the machine makes of a product of
+two large matrices.
 """
 
 import argparse, importlib, json, os, platform, statistics, subprocess, sys, time
@@ -46,7 +56,7 @@ def seconds(f):
     return time.perf_counter() - start
 
 
-# what one process measures ---------------------------------------------------------------------------------
+# what one process measures ------------------------------------------------------------
 
 
 def ready(n, bs, *shape):
@@ -139,7 +149,7 @@ def peak():
     )
 
 
-# the run ---------------------------------------------------------------------------------------------------
+# the run ------------------------------------------------------------------------------
 
 
 def alone(nm):
@@ -156,13 +166,14 @@ def alone(nm):
 
 
 def check(found):
-    "Everybody did the same work if all arrived at the same accuracy, but for what rounds otherwise (bfloat16)"
+    "All did the same work if all arrived at one accuracy, but for bfloat16's rounding"
     for what in ('overhead_recorded', 'images_recorded'):
         hand = found['by_hand'][what][1]
         for nm, o in found.items():
             if what in o and abs(o[what][1] - hand) > (0.03 if 'fast' in nm else 1e-3):
                 raise SystemExit(
-                    f'{nm} arrived at the accuracy {o[what][1]:.5f} and the loop by hand at {hand:.5f}: that is not the same work'
+                    f'{nm} arrived at the accuracy {o[what][1]:.5f} and the loop by hand '
+                    f'at {hand:.5f}: that is not the same work'
                 )
 
 
@@ -186,9 +197,10 @@ def table(rows, names):
                 values('by_hand' if what != 'summary' else 'with_miniai', what),
             )
             cells.append(
-                f"{statistics.median(v.values()):,.0f}  × {statistics.median(v[r] / hand[r] for r in v):.2f}".rjust(
-                    28
-                )
+                (
+                    f"{statistics.median(v.values()):,.0f}  × "
+                    f"{statistics.median(v[r] / hand[r] for r in v):.2f}"
+                ).rjust(28)
                 if v
                 else '–'.rjust(28)
             )
@@ -201,12 +213,15 @@ def table(rows, names):
         for k in ('float32', 'bfloat16')
     }
     lines.append(
-        f"\nlimit: {p['float32']:.0f} GFLOP/s in float32, {p['bfloat16']:.0f} in bfloat16 (product of two matrices)"
+        f"\nlimit: {p['float32']:.0f} GFLOP/s in float32, "
+        f"{p['bfloat16']:.0f} in bfloat16 (product of two matrices)"
     )
     for nm, k in (('with_miniai', 'float32'), ('with_miniai_fast', 'bfloat16')):
         if nm in names:
             lines.append(
-                f"{nm}: {statistics.median(values(nm, 'images').values()) * 6 * MACS / 1e9 / p[k]:.0%} of it (6 × {MACS:,} operations an image)"
+                f"{nm}: "
+                f"{statistics.median(values(nm, 'images').values()) * 6 * MACS / 1e9 / p[k]:.0%}"
+                f" of it (6 × {MACS:,} operations an image)"
             )
     return '\n'.join(lines)
 

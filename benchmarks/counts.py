@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Count parameters and MACs of ten networks with four counters, and by hand; write what came out to a JSON file.
+"""Count parameters and MACs of ten networks with four counters, and by hand.
 
     make bench            installs everything and runs this
     python benchmarks/counts.py [OUT]
 
-The hand counts are arithmetic on the architectures as their papers (and torchvision) define them; no tensor is involved.
+What came out is written to a JSON file. The hand counts are arithmetic on the
+architectures as their papers (and torchvision) define them; no tensor is involved.
 """
 
 import argparse, json, logging, warnings
@@ -27,7 +28,7 @@ OUT = (
     / 'counts.json'
 )
 
-# networks that torchvision does not have ------------------------------------------------------------------
+# networks that torchvision does not have ----------------------------------------------
 
 
 class UNet(nn.Module):
@@ -138,7 +139,7 @@ class Twins(nn.Module):
 
 
 class Mixer(nn.Module):
-    "Weights that are no layer: everything is an einsum with parameters of the module itself"
+    "Weights that are no layer: all is an einsum with parameters of the module itself"
 
     def __init__(self, n=64, d=32):
         super().__init__()
@@ -155,7 +156,7 @@ class Mixer(nn.Module):
         )
 
 
-# counts by hand -------------------------------------------------------------------------------------------
+# counts by hand -----------------------------------------------------------------------
 
 
 def conv(ni, nf, k, size, groups=1):
@@ -163,7 +164,7 @@ def conv(ni, nf, k, size, groups=1):
 
 
 def pooled_resnet():
-    "The first convolution of a block works before the halving, the second one and the 1×1 after it"
+    "A block's first convolution works before the halving, second and 1×1 after it"
     nfs, sizes = (1, 8, 16, 32, 64, 128, 256), (28, 28, 14, 7, 4, 2, 1)
     blocks = zip(nfs, nfs[1:], sizes, sizes[1:])
     return (
@@ -290,7 +291,7 @@ NETWORKS = {
     'einsum': (Mixer, lambda: (torch.randn(1, 64, 32),), mixer),
 }
 
-# counters -------------------------------------------------------------------------------------------------
+# counters -----------------------------------------------------------------------------
 
 
 def ours(model, inputs):

@@ -1,13 +1,20 @@
 #!/usr/bin/env python3
-"""The trainings that pages 07 and 09 show and that would take too long on a page: each into a CSV file in nbs/results.
+"""The trainings that pages 07 and 09 show and that would take too long on a page.
 
-    python benchmarks/experiments.py depth      page 07: deeper plain networks against deeper residual ones
-    python benchmarks/experiments.py shapes     page 09: deeper, wider, or pooled earlier, at equal cost
-    python benchmarks/experiments.py augment    page 09: what crops, flips, erased and copied patches and dropout bring
-    python benchmarks/experiments.py final      page 09: the chosen recipe on all images, and only then the test set
+Each goes into a CSV file in nbs/results:
 
-One row for each epoch of each run (for final, one for each run), with the seed, the version of torch and the machine. What is in
-the file already is not run again, so that an interrupted program can be called once more. Forward passes are in bfloat16.
+    python benchmarks/experiments.py depth      page 07: deeper plain networks against
+                                                deeper residual ones
+    python benchmarks/experiments.py shapes     page 09: deeper, wider, or pooled
+                                                earlier, at equal cost
+    python benchmarks/experiments.py augment    page 09: what crops, flips, erased and
+                                                copied patches and dropout bring
+    python benchmarks/experiments.py final      page 09: the chosen recipe on all
+                                                images, and only then the test set
+
+One row for each epoch of each run (for final, one for each run), with the seed, the
+version of torch and the machine. What is in the file already is not run again, so that
+an interrupted program can be called once more. Forward passes are in bfloat16.
 """
 
 import argparse, csv, platform, time
@@ -33,11 +40,13 @@ from miniai.xtras import replacing, set_seed
 RESULTS = Path(__file__).resolve().parent.parent / 'nbs' / 'results'
 WIDTHS = (8, 16, 32, 64, 128, 256)
 
-# networks -------------------------------------------------------------------------------------------------
+# networks -----------------------------------------------------------------------------
 
 
 def tower(n, residual):
-    "Two convolutions down to 7×7 pixels, then `n` blocks of two convolutions each, with a way around them or without"
+    """Two convolutions down to 7×7 pixels, then `n` blocks of two convolutions each.
+
+    With `residual` there is a way around each block."""
 
     def plain():
         return nn.Sequential(
@@ -59,7 +68,9 @@ def tower(n, residual):
 
 
 def resnet(widths=WIDTHS, depth=1, stride=1, drop=0.0):
-    "`depth` residual blocks for each of the `widths`, the first of them halving the size; that of the first width only if `stride` is 2"
+    """`depth` residual blocks for each of the `widths`; the first of them halves the size.
+
+    That of the first width does so only if `stride` is 2."""
     layers, ni = [], 1
     for i, nf in enumerate(widths):
         layers += [
@@ -78,7 +89,7 @@ def resnet(widths=WIDTHS, depth=1, stride=1, drop=0.0):
     ).apply(partial(init_weights, leaky=0.1))
 
 
-# the runs: name of the variant -> a network and what is done to a batch -----------------------------------------
+# the runs: name of the variant -> a network and what is done to a batch ---------------
 
 DEPTH = {
     f'{kind} {2 * n + 2}': (partial(tower, n, kind == 'residual'), None)
@@ -125,7 +136,7 @@ EXPERIMENTS = {
     ),
 }
 
-# doing and writing ----------------------------------------------------------------------------------------
+# doing and writing --------------------------------------------------------------------
 
 
 def train(make, tfms, dls, epochs, lr, seed):
@@ -166,11 +177,14 @@ def machine():
         if info.exists()
         else []
     )
-    return f'{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} of {len(names) or "?"} cores'
+    return (
+        f'{names[0] if names else platform.processor() or platform.machine()}, '
+        f'{torch.get_num_threads()} of {len(names) or "?"} cores'
+    )
 
 
 def accuracies(learn):
-    "Of the test set: of the plain predictions, and of the mean of those for each picture and its mirror image"
+    "On the test set: plain, and with the mean for each picture and its mirror image"
     test = copy(learn)
     test.dls = DataLoaders(learn.dls.train, learn.dls.test)
 

@@ -1,15 +1,24 @@
 #!/usr/bin/env python3
-"""What was tried on the way to the recipe of page 12: networks, optimisers and training on Fashion-MNIST, each attempt a row of nbs/results/explored.csv.
+"""What was tried on Fashion-MNIST on the way to the recipe of page 12.
 
-    python benchmarks/explore.py --show                                        the table, best first
-    python benchmarks/explore.py k0 "k1 muon.1" --seed 1                       runs of the table once more: the numbers there, and the new ones
-    python benchmarks/explore.py --new '{"epochs": 7, "lr": 0.8}' --name mine  something new, which goes into the table
+Networks, optimisers and training; each attempt is a row of nbs/results/explored.csv.
 
-The table was made to find directions, not to prove anything: nearly every row is one run with one seed. All were judged on the same 10,000 pictures,
-held out from the 60,000, and never on the test set. With so many pictures an accuracy of 94.5 % has a standard error of 0.23 points; many rows differ
-by less, and the best of so many looks better than it is. The recipe that came of it is measured by benchmarks/recipes.py. A row says what differs from
-BASE below. It had one thread, with two runs side by side, or (the first eleven) both cores for itself; `cpu_seconds` are of training alone. The rows
-were made by a sketch of this program, which was changed on the way; the two do the same, bit for bit, in short runs with each of the options.
+    python benchmarks/explore.py --show         the table, best first
+    python benchmarks/explore.py k0 "k1 muon.1" --seed 1
+                                                runs of the table once more: the numbers
+                                                there, and the new ones
+    python benchmarks/explore.py --new '{"epochs": 7, "lr": 0.8}' --name mine
+                                                something new, which goes into the table
+
+The table was made to find directions, not to prove anything: nearly every row is one
+run with one seed. All were judged on the same 10,000 pictures, held out from the
+60,000, and never on the test set. With so many pictures an accuracy of 94.5 % has a
+standard error of 0.23 points; many rows differ by less, and the best of so many looks
+better than it is. The recipe that came of it is measured by benchmarks/recipes.py. A
+row says what differs from BASE below. It had one thread, with two runs side by side, or
+(the first eleven) both cores for itself; `cpu_seconds` are of training alone. The rows
+were made by a sketch of this program, which was changed on the way; the two do the
+same, bit for bit, in short runs with each of the options.
 """
 
 import argparse, json, math, time
@@ -30,43 +39,60 @@ TABLE = FOLDER / 'explored.csv'
 
 BASE = dict(
     # the network
-    stem=[
-        4,
-        2,
-        1,
-    ],  # side, stride and padding of the first layer, and if it shall not have all components, how many
+    # side, stride and padding of the first layer, and if it shall not have all
+    # components, how many
+    stem=[4, 2, 1],
+    # is its bias learnt? have the two components of the lowest variance only one sign?
     sbias=1,
-    w97=0,  # is its bias learnt? have the two components of the lowest variance only one sign?
+    w97=0,
+    # see `build`; or 'gelu'
     arch='64,128p,256p+',
-    act='relu',  # see `build`; or 'gelu'
+    act='relu',
+    # highest value of each channel, 'avg' or 'both'; what the predictions are
+    # multiplied by
     head='max',
-    scale=1
-    / 8,  # highest value of each channel, 'avg' or 'both'; what the predictions are multiplied by
-    dirac=True,  # convolutions begin by handing on their first channels (Zagoruyko & Komodakis, arXiv:1706.00388)
+    scale=1 / 8,
+    # convolutions begin by handing on their first channels
+    # (Zagoruyko & Komodakis, arXiv:1706.00388)
+    dirac=True,
     # what it sees
+    # 4.5 epochs are possible; batches that are not full are left away
     epochs=6,
-    bs=256,  # 4.5 epochs are possible; batches that are not full are left away
-    flip='turn',  # mirrored in every other epoch, half of the pictures first in the first one; or 'none'
+    bs=256,
+    # mirrored in every other epoch, half of the pictures first in the first one; or
+    # 'none'
+    flip='turn',
+    # shifted by up to so many pixels; side of erased patches as a share of the
+    # picture's
     pad=2,
-    erase=0,  # shifted by up to so many pixels; side of erased patches as a share of the picture's
+    erase=0,
+    # [[20, .5]]: pictures of 20×20 pixels in the first half of the training; see
+    # `prune`
     small=[],
-    prune=0,  # [[20, .5]]: pictures of 20×20 pixels in the first half of the training; see `prune`
-    # how it learns: with SGD, Nesterov's momentum of 0.9, and decay for convolutions and head, or the convolutions with 'muon'
+    prune=0,
+    # how it learns: with SGD, Nesterov's momentum of 0.9, and decay for convolutions
+    # and head, or the convolutions with 'muon'
     opt='sgd',
+    # lr and wd are SGD's; mlr and mmom Muon's rate and momentum
     lr=0.4,
     wd=5e-4,
     mlr=0.1,
-    mmom=0.6,  # lr and wd are SGD's; mlr and mmom Muon's rate and momentum
+    mmom=0.6,
+    # share of the training in which the rates rise in a straight line, before they
+    # fall in another; label smoothing
     warm=0.2,
-    smooth=0.2,  # share of the training in which the rates rise in a straight line, before they fall in another; label smoothing
+    smooth=0.2,
+    # .99: judge a running average of the model as well
     ema=0,
-)  # .99: judge a running average of the model as well
+)
 
-# networks ------------------------------------------------------------------------------------------------------------
+# networks -----------------------------------------------------------------------------
 
 
 def whitening(x, ks, stride, eps=1e-2):
-    "Filters that make the patches of `x` uncorrelated with variances of nearly 1, in ascending order of the variance that they had"
+    """Filters that make the patches of `x` uncorrelated with variances of nearly 1.
+
+    They are in ascending order of the variance that they had."""
     patches = (
         F.unfold(x, ks, stride=stride).transpose(1, 2).reshape(-1, ks * ks * x.shape[1])
     )
@@ -75,7 +101,9 @@ def whitening(x, ks, stride, eps=1e-2):
 
 
 def stem(o, images):
-    "A first layer whose filters are measured and not learnt: those of `whitening`, as a rule with both signs"
+    """A first layer whose filters are measured and not learnt.
+
+    They are those of `whitening`, as a rule with both signs."""
     ks, stride, pad, *n = o['stem']
     w = whitening(images, ks, stride)
     if n and not o['w97']:
@@ -88,7 +116,9 @@ def stem(o, images):
 
 
 class Head(nn.Module):
-    "The highest or mean value of each channel, or both, and a linear layer; `(b, ni, h, w)` to `(b, 10)`"
+    """The highest or mean value of each channel, or both, and a linear layer.
+
+    `(b, ni, h, w)` to `(b, 10)`."""
 
     def __init__(self, ni, kind, scale):
         super().__init__()
@@ -115,7 +145,10 @@ ACTS = dict(relu=nn.ReLU, gelu=nn.GELU)
 
 
 def build(o, images):
-    "The stem, a convolution to so many channels for each word of `arch`, after it what the word says: `p` max-pool, `+` a residual convolution, `R` two; the head"
+    """The stem, what the words of `arch` say, and the head.
+
+    Each word is a convolution to so many channels, and after it what the word says: `p`
+    max-pool, `+` a residual convolution, `R` two."""
 
     def conv(ni, nf):
         res = nn.Conv2d(ni, nf, 3, padding=1, bias=False)
@@ -149,11 +182,13 @@ def build(o, images):
     )
 
 
-# optimisers ----------------------------------------------------------------------------------------------------------
+# optimisers ---------------------------------------------------------------------------
 
 
 def orthogonal(g, steps=3):
-    "Nearly the orthogonal matrix next to `g`, by the Newton-Schulz iteration that Muon uses, in bfloat16"
+    """Nearly the orthogonal matrix next to `g`.
+
+    By the Newton-Schulz iteration that Muon uses, in bfloat16."""
     x = g.bfloat16()
     x = x / (x.norm() + 1e-7)
     if tall := len(x) > x.shape[1]:
@@ -165,7 +200,9 @@ def orthogonal(g, steps=3):
 
 
 class Muon(optim.Optimizer):
-    "Steps in orthogonalised directions (Jordan et al., https://kellerjordan.github.io/posts/muon/), with weights of fixed length instead of decay"
+    """Steps in orthogonalised directions, with weights of fixed length instead of decay.
+
+    After Jordan et al., https://kellerjordan.github.io/posts/muon/."""
 
     def __init__(self, params, lr, momentum):
         super().__init__(params, dict(lr=lr, momentum=momentum))
@@ -205,14 +242,16 @@ def optimizers(o, model):
     )
 
 
-# training ------------------------------------------------------------------------------------------------------------
+# training -----------------------------------------------------------------------------
 
 
 def prune(order, losses, share):
-    "Leave away a `share` of the pictures with losses below the mean, and let the others of those count more (after InfoBatch, Qin et al., arXiv:2303.04947)"
-    easy = (
-        losses < losses.mean()
-    )  # a picture not seen yet has an infinite loss; then the mean is infinite, and all that were seen are easy
+    """Leave away a `share` of the pictures with losses below the mean.
+
+    The others of those count more (after InfoBatch, Qin et al., arXiv:2303.04947)."""
+    # A picture not seen yet has an infinite loss; then the mean is infinite, and all that
+    # were seen are easy.
+    easy = losses < losses.mean()
     keep = ~(easy & (torch.rand(len(losses)) < share))
     return order[keep[order]], torch.where(easy, 1 / (1 - share), 1.0)
 
@@ -241,7 +280,9 @@ def augment(o, x, mirror, progress):
 
 
 def train(o, seed, dl, n=None):
-    "The model, its running average or `None`, and what that cost; `n`: with the first so many pictures, for tests"
+    """The model, its running average or `None`, and what that cost.
+
+    `n`: with the first so many pictures, for tests."""
     xs, ys = dl.x[:n], dl.y[:n]
     torch.manual_seed(seed)
     model = build(o, pixels(xs[torch.randperm(len(xs))[:5000]], dl))
@@ -306,7 +347,10 @@ def train(o, seed, dl, n=None):
 
 @torch.no_grad()
 def judge(model, dl):
-    "Accuracy plain, with mirror images, and with those and four shifts along the diagonals; the loss with mirror images at the best of some temperatures"
+    """Accuracies, and the loss with mirror images at the best of some temperatures.
+
+    Accuracy plain, with mirror images, and with those and four shifts along the
+    diagonals."""
 
     def predict(x):
         with torch.autocast('cpu', torch.bfloat16):
@@ -360,7 +404,7 @@ def run(config, seed, dls, n=None):
     )
 
 
-# the table -----------------------------------------------------------------------------------------------------------
+# the table ----------------------------------------------------------------------------
 
 SHOWN = (
     'mirror_accuracy',
@@ -381,7 +425,9 @@ def line(row):
 def show(rows):
     for o in sorted(rows, key=lambda o: -float(o['mirror_accuracy'])):
         print(
-            f"{line(o)}  {int(o['macs']) / 1e6:5.2f}M MACs  {int(o['params']):9,} parameters  {o['name']}, seed {o['seed']}: {o['config']}"
+            f"{line(o)}  {int(o['macs']) / 1e6:5.2f}M MACs  "
+            f"{int(o['params']):9,} parameters  "
+            f"{o['name']}, seed {o['seed']}: {o['config']}"
         )
 
 
@@ -397,7 +443,8 @@ def again(names, seed, rows):
         for o in old:
             print(f"{name}, seed {o['seed']}, in the table:  {line(o)}")
         print(
-            f"{name}, seed {seed}, now:           {line(run(json.loads(old[0]['config']), seed, dls))}",
+            f"{name}, seed {seed}, now:           "
+            f"{line(run(json.loads(old[0]['config']), seed, dls))}",
             flush=True,
         )
 

@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
-"""What page 10 shows: how fast our loop is, what each callback of it brings, and what the data path costs, all against plain loops written by hand.
+"""What page 10 shows: how fast our loop is, against plain loops written by hand.
 
-    python benchmarks/fast.py                 everything, into nbs/results/fast.csv (about twenty minutes on two cores)
-    python benchmarks/fast.py images          only one of: images, short, products, loop, overhead, data, memory, step
+Against them, too: what each callback of it brings, and what the data path costs.
 
-In each time round every variant runs once, each time another one first, so that all of them meet the same weather. One row for each value.
+    python benchmarks/fast.py           everything, into nbs/results/fast.csv (about
+                                        twenty minutes on two cores)
+    python benchmarks/fast.py images    only one of: images, short, products, loop,
+                                        overhead, data, memory, step
+
+In each time round every variant runs once, each time another one first, so that all of
+them meet the same weather. One row for each value.
 """
 
 import argparse, contextlib, csv, io, platform, statistics, subprocess, sys, time
@@ -35,7 +40,9 @@ STEPS = 8
 
 
 def hand_written(dl, model, opt, cl=False, dtype=None, keep=False):
-    "The plainest loop; optionally with channels-last weights, autocast and `keep_memory`, as one would write it"
+    """The plainest loop, as one would write it.
+
+    Optionally with channels-last weights, autocast and `keep_memory`."""
     if keep:
         keep_memory()
     if cl:
@@ -67,11 +74,14 @@ def seconds(f):
     return time.perf_counter() - start
 
 
-# what is measured: each is a dict from variants to functions that give one value -----------------------------------
+# what is measured: each is a dict from variants to functions that give one value ------
 
 
 def training(variant):
-    "A function that trains the ResNet of page 07, or the network of `SHORT`, for `n` steps, the way `variant` says, with AdamW and batches of 1,024"
+    """A function that trains for `n` steps, the way `variant` says.
+
+    It trains the ResNet of page 07, or the network of `SHORT`, with AdamW and batches
+    of 1,024."""
     full = get_dls(bs=1024).train
 
     def dls(n):
@@ -103,7 +113,9 @@ def speed(variant):
 
 
 def peak(variant):
-    "The most memory, in MB, that this process had while it trained for four steps. (`ru_maxrss` will not do: a process begins with that of its parent)"
+    """The most memory, in MB, that this process had while it trained for four steps.
+
+    (`ru_maxrss` will not do: a process begins with that of its parent.)"""
     training(variant)(4)
     return (
         int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 1024
@@ -157,7 +169,7 @@ def alone(*args):
 
 
 def images():
-    "Images a second, each variant in a process of its own, because of the memory that is kept"
+    "Images a second, each variant in a process of its own, because memory is kept"
     return {k: partial(alone, '--speed', k) for k in VARIANTS}
 
 
@@ -242,7 +254,9 @@ def memory():
 
 
 def step():
-    "Microseconds a step of AdamW alone, for the tensors of the ResNet, with a learning rate that changes from step to step"
+    """Microseconds a step of AdamW alone, for the tensors of the ResNet.
+
+    The learning rate changes from step to step."""
     n = 50
 
     def make(lr=1e-3, compiled=False, **kw):
@@ -325,7 +339,8 @@ def main(names, path, machine, rounds=None):
                 )
         for k in variants:
             print(
-                f"{what:32} {k:36} {statistics.median(o['value'] for o in new if o['variant'] == k):12,.1f}"
+                f"{what:32} {k:36} "
+                f"{statistics.median(o['value'] for o in new if o['variant'] == k):12,.1f}"
             )
         rows += new
         with path.open('w', newline='') as f:
@@ -342,13 +357,17 @@ if __name__ == '__main__':
     p.add_argument('--out', type=Path, default=RESULTS, help='default: %(default)s')
     p.add_argument(
         '--machine',
-        default=f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads',
+        default=(
+            f'{platform.processor() or platform.machine()}, '
+            f'{torch.get_num_threads()} threads'
+        ),
         help='what it runs on, in words',
     )
     p.add_argument(
         '--rounds',
         type=int,
-        help='how many times round (default: 5 to 15, which depends on what is measured)',
+        help='how many times round '
+        '(default: 5 to 15, which depends on what is measured)',
     )
     for o in ('--peak', '--speed'):
         p.add_argument(o, help=argparse.SUPPRESS)

@@ -1,21 +1,24 @@
 #!/usr/bin/env python3
-"""Fuzzing of everything that opens a stranger's file: valid files are damaged in many ways, and only our own errors may come out.
+"""Fuzzing of all that opens strangers' files: only our own errors may come out.
 
     python benchmarks/fuzz.py                        30 seconds
     python benchmarks/fuzz.py --seconds 600          what `make soak` does
     python benchmarks/fuzz.py --target open_image --seed 7 --keep found
 
-The work is done in a process of its own, with little memory, so that a crash, a hang or a bomb is one more finding. Plain mutation with
-`random.Random(seed)` instead of Hypothesis: it tries some hundred inputs a second, and a finding is a file that can be tried again (--again FILE).
+Valid files are damaged in many ways. The work is done in a process of its own, with
+little memory, so that a crash, a hang or a bomb is one more finding. Plain mutation
+with `random.Random(seed)` instead of Hypothesis: it tries some hundred inputs a second,
+and a finding is a file that can be tried again (--again FILE).
 """
 
-import argparse, copy, io, json, math, os, random, resource, shutil, signal, subprocess, sys, tempfile, time, traceback, warnings, zlib
+import argparse, copy, io, json, math, os, random, resource, shutil, signal
+import subprocess, sys, tempfile, time, traceback, warnings, zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADROOM, PATIENCE = 2**30, 15  # bytes, seconds: what one input may use
 
-# is it one of our errors? ------------------------------------------------------------------------------------------
+# is it one of our errors? -------------------------------------------------------------
 
 
 class Hung(BaseException):
@@ -39,7 +42,9 @@ def last_file(e):
 
 
 def foreign(e, ours):
-    "Why the error `e` is none of those that we promise, the classes `ours`; `None` if it is: raised in miniai, with a sentence, and not after taking all memory"
+    """Why the error `e` is none of those that we promise, the classes `ours`.
+
+    `None` if it is: raised in miniai, with a sentence, and not after taking all memory."""
     if isinstance(e, Hung):
         return f'took more than {PATIENCE} s'
     if isinstance(e, Changed):
@@ -68,11 +73,13 @@ def limit_memory(headroom=HEADROOM):
     resource.setrlimit(resource.RLIMIT_AS, (top, top))
 
 
-# valid files -----------------------------------------------------------------------------------------------------
+# valid files --------------------------------------------------------------------------
 
 
 def tiny_learner(folder=None, seed=0):
-    "A learner with something of everything that is kept in a checkpoint; with `folder` it resumes what is there"
+    """A learner with something of everything that is kept in a checkpoint.
+
+    With `folder` it resumes what is there."""
     from functools import partial
     import torch
     from torch import nn, optim
@@ -191,7 +198,7 @@ def pictures():
     return [*res, f.getvalue(), g.getvalue()]
 
 
-# damage ------------------------------------------------------------------------------------------------------------
+# damage -------------------------------------------------------------------------------
 
 INTERESTING = [
     b'\0',
@@ -211,7 +218,10 @@ INTERESTING = [
 
 
 def damage(r, data, others=()):
-    "`data`, bytes, with one to four of: bits turned, bytes set, a piece cut out, doubled or exchanged, the rest cut off, a piece of one of `others` put in"
+    """`data`, bytes, damaged in one to four ways.
+
+    These are: bits turned, bytes set, a piece cut out, doubled or exchanged, the rest
+    cut off, a piece of one of `others` put in."""
     data = bytearray(data)
     for _ in range(r.choice((1, 1, 2, 4))):
         n = len(data) or 1
@@ -306,7 +316,9 @@ def _get(x, at):
 
 
 def hostile(r, x):
-    "The JSON `x` with one to three of its nodes exchanged, removed, renamed, doubled, made deep or long"
+    """The JSON `x` with one to three of its nodes changed.
+
+    They are exchanged, removed, renamed, doubled, made deep or long."""
     x = copy.deepcopy(x)
     for _ in range(r.choice((1, 1, 1, 2, 3))):
         every = list(places(x))
@@ -366,7 +378,9 @@ def hostile(r, x):
 
 
 def other_tensors(r, tensors):
-    "Now and then one of `tensors` gets another type, another shape or other numbers, or is missing"
+    """`tensors`; now and then one of them is another, or is missing.
+
+    Another has another type, another shape or other numbers."""
     import torch
 
     if r.random() < 0.7:
@@ -398,7 +412,9 @@ def other_tensors(r, tensors):
 
 
 def safetensors_bytes(text, tensors, fmt=None):
-    "The bytes of a checkpoint whose state is `text`, with the right checksum whatever the text says"
+    """The bytes of a checkpoint whose state is `text`.
+
+    The checksum is right whatever the text says."""
     from safetensors.torch import save
     from miniai.checkpoint import FORMAT, checksum
 
@@ -438,7 +454,8 @@ def mended_png(data):
     return bytes(res) + data[i:]
 
 
-# targets: `make` gives the bytes of an input, `try_it` feeds them in; a refusal is one of the errors `ours` ----------------
+# targets: `make` gives the bytes of an input, `try_it` feeds them in; a refusal is one
+# of the errors `ours` -----------------------------------------------------------------
 
 
 class Target:
@@ -636,11 +653,13 @@ TARGETS = {
     )
 }
 
-# the process that does it --------------------------------------------------------------------------------------------
+# the process that does it -------------------------------------------------------------
 
 
 def try_one(target, data):
-    "What became of the input `data`: 'accepted', 'refused' or 'foreign', with the reason and the traceback if it is that"
+    """What became of the input `data`: 'accepted', 'refused' or 'foreign'.
+
+    With the reason and the traceback if it is that."""
 
     def too_long(*_):
         raise Hung()
@@ -663,7 +682,9 @@ def try_one(target, data):
 
 
 def prepare():
-    "Import everything, on one thread, without warnings, with little memory to take, and without waiting for the disk: nothing here is to last"
+    """Import everything, on one thread, without warnings, with little memory to take.
+
+    And without waiting for the disk: nothing here is to last."""
     os.fsync = lambda fd: None
     import torch, miniai.checkpoint, miniai.train  # noqa: F401
     from PIL import Image
@@ -675,7 +696,9 @@ def prepare():
 
 
 def work(folder, seconds, seed, names):
-    "Try inputs for `seconds`; the one that is being tried lies in `folder`/current, what became of it is told in lines of JSON"
+    """Try inputs for `seconds`, and tell in lines of JSON what became of them.
+
+    The one that is being tried lies in `folder`/current."""
     folder, r, end = Path(folder), random.Random(seed), time.monotonic() + seconds
     prepare()
     with tempfile.TemporaryDirectory() as tmp:
@@ -709,12 +732,15 @@ def work(folder, seconds, seed, names):
     print(json.dumps('end'), flush=True)
 
 
-# and the one that watches ----------------------------------------------------------------------------------------------
+# and the one that watches -------------------------------------------------------------
 
 
 def fuzz(seconds, seed=0, keep=None, targets=None, show=print):
-    """Try damaged files for `seconds`: a dict from targets to the counts `tried`, `refused`, `accepted` and `foreign`, and the `worst` seconds of one input.
-    Foreign inputs are kept in the folder `keep`, one for each kind of error, and shown with their tracebacks"""
+    """Try damaged files for `seconds`, and count what became of them.
+
+    The result is a dict from targets to the counts `tried`, `refused`, `accepted` and
+    `foreign`, and the `worst` seconds of one input. Foreign inputs are kept in the
+    folder `keep`, one for each kind of error, and shown with their tracebacks."""
     names = list(targets or TARGETS)
     res = {o: dict(tried=0, refused=0, accepted=0, foreign=0, worst=0.0) for o in names}
     keep, known = Path(keep or tempfile.mkdtemp(prefix='fuzz-')), set()
@@ -818,12 +844,14 @@ def _watch(p, current):
 def table(res):
     "The counts as text"
     lines = [
-        f'{"":16} {"tried":>8} {"refused":>8} {"accepted":>8} {"foreign":>8} {"worst":>8}'
+        f'{"":16} {"tried":>8} {"refused":>8} {"accepted":>8} '
+        f'{"foreign":>8} {"worst":>8}'
     ]
     return '\n'.join(
         lines
         + [
-            f'{k:16} {v["tried"]:8,} {v["refused"]:8,} {v["accepted"]:8,} {v["foreign"]:8,} {v["worst"]:6.2f} s'
+            f'{k:16} {v["tried"]:8,} {v["refused"]:8,} {v["accepted"]:8,} '
+            f'{v["foreign"]:8,} {v["worst"]:6.2f} s'
             for k, v in res.items()
         ]
     )
@@ -856,7 +884,8 @@ def main(argv=None):
     p.add_argument(
         '--keep',
         metavar='FOLDER',
-        help='where inputs that show an error are kept (default: a new one in the temporary folder)',
+        help='where inputs that show an error are kept '
+        '(default: a new one in the temporary folder)',
     )
     p.add_argument(
         '--again',
@@ -885,7 +914,9 @@ def main(argv=None):
             total[k] = {o: max(t[o], v[o]) if o == 'worst' else t[o] + v[o] for o in v}
         seed += 1000
         print(
-            f'{time.monotonic() - start:6.0f} s  {sum(o["tried"] for o in total.values()):,} inputs, {sum(o["foreign"] for o in total.values())} foreign errors',
+            f'{time.monotonic() - start:6.0f} s  '
+            f'{sum(o["tried"] for o in total.values()):,} inputs, '
+            f'{sum(o["foreign"] for o in total.values())} foreign errors',
             flush=True,
         )
     print(table(total))

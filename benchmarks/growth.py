@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""How time and memory of a training grow with the number of images, the batch, the width of the network and the size of the images.
+"""How time and memory of a training grow with its size.
+
+Its size is the number of images, the batch, the width of the network and the size of
+the images.
 
     make bench WHAT=growth                     (about ten minutes on two cores)
     python benchmarks/growth.py images width   only these
 
-Trains as `miniai-train` does (`fast()`, AdamW), each point in a process of its own, one epoch after two batches that are not counted. A row for
-each measurement goes into nbs/results/growth.csv: seconds of the epoch, and the most memory in MB that the process had before it and during it.
+Trains as `miniai-train` does (`fast()`, AdamW), each point in a process of its own, one
+epoch after two batches that are not counted. A row for each measurement goes into
+nbs/results/growth.csv: seconds of the epoch, and the most memory in MB that the process
+had before it and during it.
 """
 
 import argparse, csv, os, platform, subprocess, sys, time
@@ -96,7 +101,8 @@ def rows(names, rounds, machine):
                     sys.exit(f'{nm} {v} failed:\n{res.stderr[-3000:]}')
                 seconds, before, most, torch = res.stdout.split()
                 print(
-                    f'{r + 1}/{rounds} {nm} {v}: {float(seconds):.2f} s, {float(before):.0f} to {float(most):.0f} MB',
+                    f'{r + 1}/{rounds} {nm} {v}: {float(seconds):.2f} s, '
+                    f'{float(before):.0f} to {float(most):.0f} MB',
                     file=sys.stderr,
                     flush=True,
                 )

@@ -1,14 +1,25 @@
 #!/usr/bin/env python3
-"""What page 12 shows beside the runs of miniai-train: what each part of its recipe buys, and how long the course's recipe takes.
+"""What page 12 shows beside the runs of miniai-train.
 
-    python benchmarks/recipes.py parts              one thing changed at a time, 5 epochs, into nbs/results/recipes.csv (an hour on one core)
-    python benchmarks/recipes.py parts "no flips"   some of them; --seeds 0 1 2
-    python benchmarks/recipes.py race               epochs of the course's recipe, and in between five runs of --recipe 94, into nbs/results/race.csv
-    python benchmarks/recipes.py race --seeds 0 1 --out nbs/results/race_float32.csv    on another machine, into another file
-    python benchmarks/recipes.py course             the course's recipe to its end, with what is fast here, and then the test set, into nbs/results/course.csv
+What each part of its recipe buys, and how long the course's recipe takes:
 
-Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at the end of a race and of the course's recipe. A row for each
-run (in the race: for each epoch of the course's recipe, and for each run). What is in the file is not run again; delete the file to have it made afresh.
+    python benchmarks/recipes.py parts    one thing changed at a time, 5 epochs, into
+                                          nbs/results/recipes.csv (an hour on one core)
+    python benchmarks/recipes.py parts "no flips"
+                                          some of them; --seeds 0 1 2
+    python benchmarks/recipes.py race     epochs of the course's recipe, and in between
+                                          five runs of --recipe 94, into
+                                          nbs/results/race.csv
+    python benchmarks/recipes.py race --seeds 0 1 --out nbs/results/race_float32.csv
+                                          on another machine, into another file
+    python benchmarks/recipes.py course   the course's recipe to its end, with what is
+                                          fast here, and then the test set, into
+                                          nbs/results/course.csv
+
+Parts are compared on 10,000 pictures held out from the 60,000; the test set is read at
+the end of a race and of the course's recipe. A row for each run (in the race: for each
+epoch of the course's recipe, and for each run). What is in the file is not run again;
+delete the file to have it made afresh.
 """
 
 import argparse, json, shutil, subprocess, sys, time
@@ -33,7 +44,7 @@ from miniai.summary import summarize
 from miniai.xtras import set_seed
 from experiments import RESULTS as FOLDER, machine, read, write
 
-# what each part buys -----------------------------------------------------------------------------------------------
+# what each part buys ------------------------------------------------------------------
 
 BASE = replace(RECIPES['94'], epochs=5)
 
@@ -80,7 +91,9 @@ def adamw(learn, lr=1e-2):
 
 
 def page07(learn):
-    "The ResNet of page 07, with the optimiser and rate that it has there: nearly as many multiplications, most of them on small images with many channels"
+    """The ResNet of page 07, with the optimiser and rate that it has there.
+
+    Nearly as many multiplications, most of them on small images with many channels."""
     learn.model = get_resnet(act_gr, norm=nn.BatchNorm2d, device='cpu').apply(
         partial(init_weights, leaky=0.1)
     )
@@ -161,7 +174,7 @@ def parts(path, names, seeds):
                 )
 
 
-# the course's recipe -------------------------------------------------------------------------------------------------
+# the course's recipe ------------------------------------------------------------------
 
 
 def course_model():
@@ -176,7 +189,9 @@ def course_model():
 
 
 def course_learner(epochs=20, quick=False):
-    "Its recipe: AdamW, 1cycle up to 0.01, batches of 1,024, crops by a pixel and flips; float32, or with what is fast here"
+    """Its recipe, in float32, or with what is fast here.
+
+    AdamW, 1cycle up to 0.01, batches of 1,024, crops by a pixel and flips."""
     dls = get_dls(bs=1024)
     sched = BatchSchedCB(
         partial(OneCycleLR, max_lr=1e-2, total_steps=epochs * len(dls.train))
@@ -204,7 +219,10 @@ def course_learner(epochs=20, quick=False):
 
 def course_epoch():
     "One epoch, in float32, in a process of its own; its seconds"
-    code = 'from recipes import *; set_seed(0); print(course_learner().fit(1, valid=False)[0]["time"])'
+    code = (
+        'from recipes import *; set_seed(0); '
+        'print(course_learner().fit(1, valid=False)[0]["time"])'
+    )
     return float(
         subprocess.run(
             [sys.executable, '-c', code],
@@ -217,7 +235,9 @@ def course_epoch():
 
 
 def race(path, seeds, epochs=2):
-    "An epoch of the course's recipe before the first, and one after the last of the runs of `--recipe 94`; the whole command is timed too"
+    """The runs of `--recipe 94`, and an epoch of the course's recipe before and after.
+
+    The whole command is timed too."""
     done, folder = {(o['what'], o['seed']) for o in read(path)}, Path('runs') / 'race'
     order = [
         ('course epoch', 'first'),
@@ -292,7 +312,7 @@ def course(path, seeds):
         )
 
 
-# files ---------------------------------------------------------------------------------------------------------------
+# files --------------------------------------------------------------------------------
 
 
 def about():

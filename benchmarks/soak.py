@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
-"""What page 11 shows of faults and of long runs: kill -9 at random moments, thousands of epochs, millions of images, damaged files.
+"""What page 11 shows of faults and of long runs.
 
-    python benchmarks/soak.py                 everything, into nbs/results/soak.csv, and the two loss curves into killed.csv beside it (minutes)
+kill -9 at random moments, thousands of epochs, millions of images, damaged files:
+
+    python benchmarks/soak.py                 everything, into nbs/results/soak.csv, and
+                                              the two loss curves into killed.csv beside
+                                              it (minutes)
     python benchmarks/soak.py kills images    only some of: kills, epochs, images, fuzz
 
-Each part runs in a process of its own. One row for each measure; the rows that an earlier run wrote for the same part are replaced.
+Each part runs in a process of its own. One row for each measure; the rows that an
+earlier run wrote for the same part are replaced.
 tests/test_faults.py calls the same functions with small numbers.
 """
 
-import argparse, csv, gc, hashlib, io, json, math, os, platform, random, re, select, shutil, signal, statistics, subprocess, sys, tempfile, time, traceback, warnings
+import argparse, csv, gc, hashlib, io, json, math, os, platform, random, re, select
+import shutil, signal, statistics, subprocess, sys, tempfile, time, traceback, warnings
 from contextlib import redirect_stdout, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -47,13 +53,13 @@ from miniai.xtras import set_seed
 
 RESULTS = Path(__file__).resolve().parent.parent / 'nbs' / 'results' / 'soak.csv'
 
-# runs that are killed -----------------------------------------------------------------------------------------------
+# runs that are killed -----------------------------------------------------------------
 
 EPOCHS = 10
 
 
 def shake(batch):
-    "Uses the random numbers of Python, NumPy and PyTorch, so that each of them has to be put back"
+    "Uses random numbers of Python, NumPy and PyTorch: each of them has to be put back"
     x, *y = batch
     return (
         x
@@ -65,7 +71,9 @@ def shake(batch):
 
 
 def small_learner(kind, seed=0):
-    "A tiny run of `EPOCHS` epochs with everything that has a state: schedule, dropout, BatchNorm, momentum; of two `kind`s, 0 and 1"
+    """A tiny run of `EPOCHS` epochs with everything that has a state.
+
+    That is: schedule, dropout, BatchNorm, momentum. There are two `kind`s, 0 and 1."""
     set_seed(seed)
     model = nn.Sequential(
         nn.Linear(8, 16),
@@ -123,7 +131,10 @@ def bits(x):
 
 
 def digest(learn):
-    "A checksum of what a run ends with: weights, buffers, what the optimiser knows, history without times, and how the random numbers go on"
+    """A checksum of what a run ends with.
+
+    Weights, buffers, what the optimiser knows, history without times, and how the
+    random numbers go on."""
     rows = [{k: v for k, v in o.items() if k != 'time'} for o in learn.history.rows]
     opt = [
         [{k: v for k, v in g.items() if k != 'params'} for g in learn.opt.param_groups],
@@ -141,7 +152,7 @@ def digest(learn):
 
 
 class Told(CheckpointCB):
-    "A `CheckpointCB` that calls `tell` when it begins to write, and when it has written"
+    "A `CheckpointCB` that calls `tell` before it writes, and when it has written"
 
     def __init__(self, tell, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -179,7 +190,9 @@ def strangers(folder):
 
 
 def child(fd, folder, make, n_epochs, keep):
-    "What a forked process does: the run in `folder`, or without a folder the same run and no checkpoints; it never returns"
+    """What a forked process does: the run in `folder`; it never returns.
+
+    Without a folder it is the same run and no checkpoints."""
 
     def tell(kind, value):
         os.write(fd, f'{kind} {time.monotonic()} {value}\n'.encode())
@@ -204,7 +217,10 @@ def child(fd, folder, make, n_epochs, keep):
 
 
 def attempt(folder, make, trigger=None, delay=0.0, n_epochs=EPOCHS, keep=2):
-    "Fork a run and, `delay` seconds after a message for which `trigger(kind, value)` is true (`True`: after the fork), kill it; what it told, and was it killed?"
+    """Fork a run and kill it; what it told, and was it killed?
+
+    `delay` seconds after a message for which `trigger(kind, value)` is true (`True`:
+    after the fork), it is killed."""
     r, w = os.pipe()
     pid = os.fork()
     if not pid:
@@ -245,7 +261,9 @@ def attempt(folder, make, trigger=None, delay=0.0, n_epochs=EPOCHS, keep=2):
 
 
 def warm_up(make):
-    "Do once, in the parent, what is slow the first time; with one thread, for a process that has used several can not be forked safely"
+    """Do once, in the parent, what is slow the first time.
+
+    With one thread, for a process that has used several can not be forked safely."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as tmp, redirect_stdout(io.StringIO()):
         for n in (1, 2):
@@ -253,7 +271,7 @@ def warm_up(make):
 
 
 def ended(told):
-    "The checksum that a run ended with; raises if it failed, `None` if it was killed before"
+    "The checksum a run ended with; raises if it failed, `None` if it was killed before"
     for kind, _, value in told:
         if kind == 'e':
             raise RuntimeError(json.loads(value))
@@ -272,7 +290,10 @@ def durations(told, begin, end):
 
 
 def kills(n, seed=0, say=lambda s: None):
-    "Kill runs `n` times, at any time, while they write, and while they start; begin a new run whenever one is finished. Nobody may have used threads in this process"
+    """Kill runs `n` times, at any time, while they write, and while they start.
+
+    A new run begins whenever one is finished. Nobody may have used threads in this
+    process."""
     for kind in (0, 1):
         warm_up(partial(small_learner, kind))
     rng, count = (
@@ -306,7 +327,8 @@ def kills(n, seed=0, say=lambda s: None):
             )  # until it starts, until it ends, one write
             if ended(told) != want[-1]:
                 raise AssertionError(
-                    f'Kind {kind}: writing checkpoints, without any kill, changes the run'
+                    f'Kind {kind}: writing checkpoints, without any kill, '
+                    'changes the run'
                 )
         run = 0
         while count['kills'] < n or run:  # the last run is finished, too
@@ -385,7 +407,7 @@ def kills(n, seed=0, say=lambda s: None):
 
 
 class Slow(torch.utils.data.Dataset):
-    "Items that take a moment, so that the workers are busy when their process is killed"
+    "Items that take a moment: the workers are busy when their process is killed"
 
     def __len__(self):
         return 64
@@ -408,7 +430,9 @@ def with_workers(seed=0):
 
 
 def orphans(n=1, seed=0):
-    "Kill a run that has workers, `n` times, and go on at once, though the workers, which have the lock in their hands too, need seconds to notice; how long it takes"
+    """Kill a run that has workers, `n` times, and go on at once; how long it takes.
+
+    The workers, which have the lock in their hands too, need seconds to notice."""
     warm_up(partial(small_learner, 0))
     make, waited = partial(with_workers, seed), []
     want = ended(attempt(None, make, n_epochs=n + 1)[0])
@@ -465,7 +489,10 @@ PICTURES = []  # read once, by the parent of all runs
 
 
 def killed_curve(n=9, seed=0, n_epochs=20):
-    "The history of a run of `n_epochs` on pictures that was never killed, that of one killed in `n` different epochs, and which those are"
+    """The history of a run on pictures that was never killed, and that of one that was.
+
+    Both have `n_epochs`. The one is killed in `n` different epochs; which those are
+    comes last."""
     torch.set_num_threads(1)
     PICTURES[:] = [get_dls(bs=100, limit=2000)]
     warm_up(partial(picture_learner, seed))
@@ -496,7 +523,9 @@ def killed_curve(n=9, seed=0, n_epochs=20):
 
 
 def write_curves(path, whole, broken, fatal):
-    "The two histories as a table; `killed_before` says how often the run had been killed when the epoch was finished"
+    """The two histories as a table.
+
+    `killed_before` says how often the run had been killed when the epoch was finished."""
     rows = [
         dict(
             run=run,
@@ -514,7 +543,7 @@ def write_curves(path, whole, broken, fatal):
     write_rows(path, rows)
 
 
-# runs that are long -------------------------------------------------------------------------------------------------
+# runs that are long -------------------------------------------------------------------
 
 
 def memory(pid='self', what='VmRSS'):
@@ -555,10 +584,14 @@ class Watch(Callback):
 
 
 def epochs(n, seed=0, say=lambda s: None):
-    """`n` short epochs in one fit with all callbacks that can be combined; memory and open files after a tenth of them and at the end.
+    """`n` short epochs in one fit with all callbacks that can be combined.
 
-    By design these grow: the history (a row an epoch), what `RecorderCB` records and `GradClip.norms` (a number a step); together about 4 KB an epoch.
-    Left out are ActivationStats and CapturePreds, whose purpose is to collect; KeepMemory and Compile, which change the process; and what ends or tries a fit."""
+    Memory and open files after a tenth of them and at the end.
+
+    By design these grow: the history (a row an epoch), what `RecorderCB` records and
+    `GradClip.norms` (a number a step); together about 4 KB an epoch. Left out are
+    ActivationStats and CapturePreds, whose purpose is to collect; KeepMemory and
+    Compile, which change the process; and what ends or tries a fit."""
     torch.set_num_threads(1)
     set_seed(seed)
     begun = time.perf_counter()
@@ -617,7 +650,7 @@ def epochs(n, seed=0, say=lambda s: None):
 
 
 class Images:
-    "`n` coloured pictures of 32×32 pixels that are made when they are asked for, a batch at a time"
+    "`n` coloured pictures of 32×32 pixels, made when asked for, a batch at a time"
 
     def __init__(self, n):
         self.n, self.pattern = (
@@ -668,7 +701,9 @@ class WatchWorkers(Callback):
 
 
 def images(n, workers=2, bs=2000, seed=0, say=lambda s: None):
-    "Train once on `n` generated pictures that come out of `DataLoaders.from_dd`; the memory of all processes, against what the pictures would need"
+    """Train once on `n` generated pictures that come out of `DataLoaders.from_dd`.
+
+    The memory of all processes, against what the pictures would need."""
     torch.set_num_threads(1)
     set_seed(seed)
     begun, watch, before = time.perf_counter(), WatchWorkers(), share('self')
@@ -703,7 +738,7 @@ def fuzz(seconds, seed=0, say=lambda s: None):
     return other.fuzz(seconds, seed, show=say)
 
 
-# all of it ----------------------------------------------------------------------------------------------------------
+# all of it ----------------------------------------------------------------------------
 
 PARTS = {
     'kills': (kills, 200, 'kills'),
@@ -744,7 +779,7 @@ def write_rows(path, rows):
 
 
 def flat(res, before=''):
-    "Pairs of a name and a number (or text), of a dict that may hold others; lists are counted"
+    "Pairs of a name and a number (or text), of a nested dict; lists are counted"
     for k, v in res.items():
         if isinstance(v, dict):
             yield from flat(v, f'{before}{k} ')

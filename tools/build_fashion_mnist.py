@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Make the embedded Fashion-MNIST (miniai/data/fashion_mnist) from the four original idx files.
+"""Make the Fashion-MNIST in miniai/data/fashion_mnist from the four original idx files.
 
-    python tools/build_fashion_mnist.py FOLDER_WITH_THE_IDX_FILES [--out miniai/data/fashion_mnist]
+    python tools/build_fashion_mnist.py FOLDER_WITH_THE_IDX_FILES
+        [--out miniai/data/fashion_mnist]
 
-The idx files are those of https://github.com/zalandoresearch/fashion-mnist (also Debian's package
-dataset-fashion-mnist). The result is laid out as on the Hugging Face hub: an `image` column of PNG
-bytes with the `Image` feature, a `label` column with the `ClassLabel` feature. Pixels and labels are
-checked against the sums below before anything is written, and again after reading it back.
+The idx files are those of https://github.com/zalandoresearch/fashion-mnist (also
+Debian's package dataset-fashion-mnist). The result is laid out as on the Hugging Face
+hub: an `image` column of PNG bytes with the `Image` feature, a `label` column with the
+`ClassLabel` feature. Pixels and labels are checked against the sums below before
+anything is written, and again after reading it back.
 The result is committed once and never rewritten.
 """
 
@@ -30,7 +32,8 @@ CLASSES = [
     'Ankle boot',
 ]
 SPLITS = {'train': 'train', 'test': 't10k'}  # the beginnings of the original file names
-SHA256 = {  # of the raw bytes behind the idx headers: uint8 pixels row by row, uint8 labels
+# of the raw bytes behind the idx headers: uint8 pixels row by row, uint8 labels
+SHA256 = {
     'train-images': '2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012',
     'train-labels': '657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7',
     'test-images': 'c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a',
@@ -97,7 +100,8 @@ def build(folder, out):
         check(f'{split}-images', np.stack([np.asarray(o) for o in back['image']]))
         check(f'{split}-labels', np.array(back['label'], np.uint8))
         print(
-            f'{path}: {len(x):,} images, {path.stat().st_size / 1e6:.1f} MB, sums as expected'
+            f'{path}: {len(x):,} images, '
+            f'{path.stat().st_size / 1e6:.1f} MB, sums as expected'
         )
 
 

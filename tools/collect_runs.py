@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
-"""Put the results of several finished runs of miniai-train into one JSON file, for pages to show.
+"""Put the results of several finished runs of miniai-train into one JSON file.
 
-python tools/collect_runs.py miniai/data/results/fashion_mnist_5_epochs.json RUN_FOLDER … --machine "2 cores of …"
-python tools/collect_runs.py --add …            more seeds into a file that is there; where they ran elsewhere, each of them says so
+The file is for pages to show.
+
+    python tools/collect_runs.py miniai/data/results/fashion_mnist_5_epochs.json
+        RUN_FOLDER … --machine "2 cores of …"
+    python tools/collect_runs.py --add …
+        more seeds into a file that is there; where they ran elsewhere, each of them
+        says so
 """
 
 import argparse, json
@@ -10,7 +15,9 @@ from pathlib import Path
 
 
 def collect(folders, machine):
-    "Options, measures, versions and the machine of the runs in `folders`; options, versions and the kind of numbers have to be the same but for the seed"
+    """Options, measures, versions and the machine of the runs in `folders`.
+
+    Options, versions and the kind of numbers have to be the same but for the seed."""
     configs = [
         json.loads((o / 'config.json').read_text(encoding='utf-8')) for o in folders
     ]
@@ -56,10 +63,13 @@ def collect(folders, machine):
 
 
 def add(old, new):
-    "The runs of `new` after those of `old`; what is different about machine and versions is noted in each of them"
+    """The runs of `new` after those of `old`.
+
+    What is different about machine and versions is noted in each of them."""
     if old['command'] != new['command']:
         raise SystemExit(
-            f"The runs in the file have other options: {old['command']} and not {new['command']}"
+            f"The runs in the file have other options: "
+            f"{old['command']} and not {new['command']}"
         )
     if twice := {o['seed'] for o in old['runs']} & {o['seed'] for o in new['runs']}:
         raise SystemExit(

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Put packages of this environment, with all they depend on, into another one, without downloading or copying them.
+"""Put packages of this environment, with all they depend on, into another one.
+
+Without downloading or copying them:
 
     .venv/bin/python tools/link_packages.py OTHER/bin/python torch torchvision numpy
 
-Files are hard links (copies, where the two are on different disks), so the other environment can be deleted, and
-its pip can replace a package, without harm to this one. Programs in bin/ are left out.
+Files are hard links (copies, where the two are on different disks), so the other
+environment can be deleted, and its pip can replace a package, without harm to this one.
+Programs in bin/ are left out.
 """
 
 import argparse, os, re, shutil, subprocess
@@ -15,7 +18,9 @@ from packaging.requirements import Requirement
 
 
 def closure(names):
-    "The distributions called `names` and all that they need here, also by way of extras such as `cuda-toolkit[cublas]`"
+    """The distributions called `names` and all that they need here.
+
+    Also by way of extras such as `cuda-toolkit[cublas]`."""
     todo, found, done = [Requirement(o) for o in names], {}, set()
     while todo:
         req = todo.pop()

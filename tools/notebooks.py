@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Work on the notebooks, which are the source of the package, of the README and of the site.
+"""Work on the notebooks, the source of the package, of the README and of the site.
 
-    python tools/notebooks.py check             exported, clean, README up to date? names every file that is not
-    python tools/notebooks.py test [PAGE …]     run each page in a process of its own, saving nothing
-    python tools/notebooks.py run [PAGE …]      run each page in a fresh kernel and save its outputs
+    python tools/notebooks.py check             exported, clean, README up to date?
+                                                names every file that is not
+    python tools/notebooks.py test [PAGE …]     run each page in a process of its own,
+                                                saving nothing
+    python tools/notebooks.py run [PAGE …]      run each page in a fresh kernel and save
+                                                its outputs
     python tools/notebooks.py readme            write README.md from nbs/index.ipynb
 
 PAGE is a name such as 03_learner; without one, all of them.
@@ -27,12 +30,13 @@ def pages(names):
     for p in paths:
         if not p.exists():
             sys.exit(
-                f'There is no page {p.stem}; the pages are: {", ".join(o.stem for o in pages([]))}'
+                f'There is no page {p.stem}; the pages are: '
+                f'{", ".join(o.stem for o in pages([]))}'
             )
     return paths
 
 
-# run ------------------------------------------------------------------------------------------------------
+# run ----------------------------------------------------------------------------------
 
 
 def run(paths):
@@ -58,12 +62,15 @@ def run(paths):
         print(f'{p.stem}: {time.perf_counter() - start:.0f} s', flush=True)
 
 
-# test -----------------------------------------------------------------------------------------------------
+# test ---------------------------------------------------------------------------------
 
 
 def test_one(path):
     "Run a page in a process of its own; what it printed if it failed, else nothing"
-    code = f'from nbdev.test import nbdev_test; nbdev_test(path={str(path)!r}, n_workers=0, do_print=True)'
+    code = (
+        'from nbdev.test import nbdev_test; '
+        f'nbdev_test(path={str(path)!r}, n_workers=0, do_print=True)'
+    )
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
     start, res = (
         time.perf_counter(),
@@ -77,7 +84,8 @@ def test_one(path):
         ),
     )
     print(
-        f'{"ok    " if res.returncode == 0 else "FAILED"} {path.stem} ({time.perf_counter() - start:.0f} s)',
+        f'{"ok    " if res.returncode == 0 else "FAILED"} {path.stem} '
+        f'({time.perf_counter() - start:.0f} s)',
         flush=True,
     )
     return (
@@ -94,7 +102,7 @@ def test(paths):
         sys.exit('\n'.join(failed))
 
 
-# check ----------------------------------------------------------------------------------------------------
+# check --------------------------------------------------------------------------------
 
 
 def differences(a, b, pattern):
@@ -117,7 +125,7 @@ def differences(a, b, pattern):
 
 
 def check():
-    "Export and clean a copy of the project; complain about every file that comes out different"
+    "Export and clean a copy of the project; complain about every file that differs"
     complaints = []
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
@@ -135,7 +143,10 @@ def check():
         for o in (tmp / 'miniai').glob('*.py'):
             if o.name not in ('__init__.py', 'all.py'):
                 o.unlink()
-        code = 'from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; nbdev_export(); nbdev_clean()'
+        code = (
+            'from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; '
+            'nbdev_export(); nbdev_clean()'
+        )
         subprocess.run(
             [sys.executable, '-c', code],
             cwd=tmp,
@@ -158,18 +169,19 @@ def check():
         for o, data in made.items()
     ):
         complaints.append(
-            'README.md or a picture in it is not made from nbs/index.ipynb: run python tools/notebooks.py readme'
+            'README.md or a picture in it is not made from nbs/index.ipynb: '
+            'run python tools/notebooks.py readme'
         )
     if complaints:
         sys.exit('\n'.join(complaints))
     print('The notebooks are clean, and miniai/ and README.md are what they make.')
 
 
-# README ---------------------------------------------------------------------------------------------------
+# README -------------------------------------------------------------------------------
 
 
 def as_markdown(output, alt, images):
-    "One saved output of a cell as Markdown; a picture goes to `images`, a dict from paths to bytes"
+    "One saved output of a cell as Markdown; a picture's bytes go to `images`, by path"
     if output.output_type == 'stream':
         return f'```\n{output.text.rstrip()}\n```'
     data = output.get('data', {})
@@ -183,7 +195,9 @@ def as_markdown(output, alt, images):
 
 
 def readme():
-    "README.md as a string, the prose of the index page, its shown code and its outputs; and its pictures, a dict from paths to bytes"
+    """README.md as a string, and its pictures, a dict from paths to bytes.
+
+    It is the prose of the index page, its shown code and its outputs."""
     parts, images = [], {}
     for c in nbformat.read(NBS / 'index.ipynb', 4).cells:
         flags = re.findall(r'^#\| *(\S+)', c.source, re.M)
@@ -205,7 +219,8 @@ def readme():
             ]
     text = re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', '\n\n'.join(parts))
     return (
-        f'<!-- Made from nbs/index.ipynb by tools/notebooks.py: change it there. -->\n\n{text}\n',
+        f'<!-- Made from nbs/index.ipynb by tools/notebooks.py: change it there. -->'
+        f'\n\n{text}\n',
         images,
     )
 

@@ -24,6 +24,6 @@ def fit(model, batches, lr, epochs):
 
 
 def loader(x, y, bs, mean, std):
-    "Shuffled, normalised batches of the uint8 images `x`, as one gets them with this library"
+    "Shuffled, normalised batches of the uint8 images `x`, as this library gives them"
     for idx in torch.randperm(len(x)).split(bs):
         yield (x[idx].float() / 255 - mean) / std, y[idx]

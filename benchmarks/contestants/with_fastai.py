@@ -1,4 +1,4 @@
-"fastai. Its training loss is a moving mean, so it is not the one that the others record"
+"fastai. Its training loss is a moving mean, so it is not what the others record"
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ def fit(model, batches, lr, epochs):
 
 
 def ready(batches):
-    "A loader of fastai that hands on batches which are already made; nothing to validate on"
+    "A loader of fastai that hands on batches already made; nothing to validate on"
     return DataLoader(list(batches), bs=None)
 
 

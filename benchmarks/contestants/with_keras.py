@@ -31,7 +31,9 @@ def fit(model, batches, lr, epochs):
 
 
 def loader(x, y, bs, mean, std):
-    "Keras takes arrays whole; what comes out of its adapter is what `fit` would see. Normalised beforehand, as its documentation does"
+    """Keras takes arrays whole; what comes out of its adapter is what `fit` would see.
+
+    Normalised beforehand, as its documentation does."""
     return ArrayDataAdapter(
         ((x.float() / 255 - mean) / std).numpy(), y.numpy(), batch_size=bs, shuffle=True
     ).get_torch_dataloader()

@@ -1,4 +1,7 @@
-"miniai as `miniai-train` uses it unless told otherwise: bfloat16 where the processor is faster with it, channels-last, a fused optimiser, memory that is kept"
+"""miniai as `miniai-train` uses it unless told otherwise.
+
+bfloat16 where the processor is faster with it, channels-last, a fused optimiser, memory
+that is kept."""
 
 from functools import partial
 import torch
