@@ -7,17 +7,17 @@ show how the files came about. To run it again, check out that commit elsewhere:
     PYTHONPATH=../v0_1 OMP_NUM_THREADS=1 python tests/make_v0_1.py --source ../v0_1
 
 It makes:
-- `finished`, the folder of a run of the command, and `interrupted`, that of a run that was
-  ended after the first of its three epochs. The command has no option for the size of its
-  network, whose checkpoints have 15 MB. So `model_config`, which describes that network, is
-  replaced meanwhile by a description with two blocks instead of six. All else is the
-  command's. `curve.png` is taken out: it is large, and nothing reads it.
+- `finished`, the folder of a run of the command, and `interrupted`, that of a run that
+  was ended after the first of its three epochs. The command has no option for the size
+  of its network, whose checkpoints have 15 MB. So `model_config`, which describes that
+  network, is replaced meanwhile by a description with two blocks instead of six. All
+  else is the command's. `curve.png` is taken out: it is large, and nothing reads it.
 - `saved.safetensors`, a file of `Learner.save`.
 - `callbacks`, a folder of `CheckpointCB` with the state of many callbacks.
-- `expected.json`: predictions, weights and histories, bit for bit, and the machine and the
-  versions with which they hold.
-- `names.json`: for each module the names that it exported, and what else tests, pages and
-  other modules imported from it.
+- `expected.json`: predictions, weights and histories, bit for bit, and the machine and
+  the versions with which they hold.
+- `names.json`: for each module the names that it exported, and what else tests, pages
+  and other modules imported from it.
 """
 import argparse, ast, hashlib, json, platform, re, shutil, subprocess, sys, tempfile
 from functools import partial
@@ -33,10 +33,10 @@ from torch.optim import lr_scheduler
 HERE = Path(__file__).resolve().parent
 DATA = HERE/'data'/'v0_1'
 VERSION, COMMIT = '0.1.0', '4b43e69'
-OPTIONS = ['--limit', '96', '--bs', '32', '--epochs', '3', '--device', 'cpu', '--no-fast']
+OPTIONS = '--limit 96 --bs 32 --epochs 3 --device cpu --no-fast'.split()
 EPOCHS = 4      # of the run in the folder `callbacks`
 
-# what the tests need as well --------------------------------------------------------------
+# what the tests need as well ----------------------------------------------------------
 
 def small_config(n_in, n_out, recipe=None):
     "The network of the command, but with two blocks"
@@ -74,7 +74,7 @@ def images():
     return torch.stack(made).to(torch.uint8)[:, None]
 
 def said_of(run):
-    "What the `Run` says about `images()`: the bits of its outputs, and the probabilities"
+    "What the `Run` says about `images()`: its outputs, to the bit, and probabilities"
     x = torch.cat([run.prepare(o) for o in images()])
     with torch.inference_mode(): out = run.model(x)
     return dict(outputs=bits(out), probs=[run.predict(o).probs for o in images()],
@@ -114,8 +114,9 @@ def callbacks_learner():
     steps = EPOCHS*len(learn.dls.train)
     sched = partial(lr_scheduler.OneCycleLR, max_lr=.02, total_steps=steps)
     rates = RecorderCB(lr=lambda cb: cb.pg['lr'])
-    learn.cbs = [MetricsCB(accuracy=Accuracy()), BatchSchedCB(sched), rates, GradClip(.5),
-                 ActivationStats(), BestWeightsCB('loss'), MixedPrecision(torch.float16)]
+    learn.cbs = [MetricsCB(accuracy=Accuracy()), BatchSchedCB(sched), rates,
+                 GradClip(.5), ActivationStats(), BestWeightsCB('loss'),
+                 MixedPrecision(torch.float16)]
     return learn
 
 def said_of_callbacks(learn):
@@ -125,7 +126,7 @@ def said_of_callbacks(learn):
                 rates=rates.recs['lr'], norms=clip.norms, best=best.epoch,
                 stats=[float(o.stats[0][-1]) for o in stats.hooks])
 
-# made with the old package ----------------------------------------------------------------
+# made with the old package ------------------------------------------------------------
 
 def interrupted_after(epoch):
     "Ctrl-C comes as soon as the checkpoint of `epoch` is written"
@@ -175,7 +176,7 @@ def make_learners():
     assert said_of_callbacks(resumed)==said_of_callbacks(whole)
     return dict(saved=saved, callbacks=said_of_callbacks(resumed))
 
-# names ------------------------------------------------------------------------------------
+# names --------------------------------------------------------------------------------
 
 def sources(root):
     "The Python text of all tests, pages, programs and modules of the project in `root`"
@@ -189,14 +190,14 @@ def sources(root):
             if c.cell_type=='code': yield re.sub(magic, r'\1pass', c.source, flags=re.M)
 
 def imports(tree):
-    "The names that are imported from our modules, as pairs of a module's full name and a name"
+    "What is imported from our modules, as pairs of the module and the name"
     for o in ast.walk(tree):
         if not isinstance(o, ast.ImportFrom): continue
         module = f'miniai.{o.module}' if o.level else o.module
         if module.startswith('miniai.'): yield from ((module, a.name) for a in o.names)
 
 def in_strings(tree):
-    "The same for programs in strings, and for names as `monkeypatch.setattr` takes them"
+    "The same for programs in strings, and for names that `monkeypatch` takes"
     for o in ast.walk(tree):
         if not (isinstance(o, ast.Constant) and isinstance(o.value, str)): continue
         for line in map(str.strip, o.value.splitlines()):
@@ -207,8 +208,8 @@ def in_strings(tree):
 
 def make_names(root):
     "What `names.json` holds; without `miniai.all`, which was all of this in one module"
-    modules = ['miniai'] + [f'miniai.{o.stem}' for o in sorted((root/'miniai').glob('*.py'))
-                            if o.stem[0]!='_' and o.stem!='all']
+    stems = sorted(o.stem for o in (root/'miniai').glob('*.py') if o.stem!='all')
+    modules = ['miniai'] + [f'miniai.{o}' for o in stems if o[0]!='_']
     found = set()
     for text in sources(root):
         tree = ast.parse(text)
@@ -225,7 +226,8 @@ def make_names(root):
 def main(root):
     import miniai
     assert Path(miniai.__file__).resolve().is_relative_to(root), miniai.__file__
-    commit = subprocess.check_output(['git', 'rev-parse', 'HEAD'], cwd=root, text=True).strip()
+    ask = ['git', 'rev-parse', 'HEAD']
+    commit = subprocess.check_output(ask, cwd=root, text=True).strip()
     if miniai.__version__!=VERSION or not commit.startswith(COMMIT):
         sys.exit(f'This is miniai {miniai.__version__} at {commit}; '
                  f'the files are those of {VERSION} at {COMMIT}')

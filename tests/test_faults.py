@@ -505,7 +505,7 @@ def test_ctrl_c_at_every_place(tmp_path, quick):
     learn = new()
     with CtrlC() as every: fit(learn, tmp_path/'every', [])
     places = every.seen
-    delicate = [k for k in places if any(o in str(k) for o in ('cleanup','_fit','checkpoint.py','uninterrupted','replacing','Hook','before_fit','_leave','after_epoch','autocast','grad_mode'))]
+    delicate = [k for k in places if any(o in str(k) for o in ('cleanup','_fit','checkpoint.py','state.py','stopping.py','uninterrupted','replacing','Hook','before_fit','_leave','after_epoch','autocast','grad_mode'))]
     chosen = delicate + [k for k in places if k not in delicate][::4] + [k for k in places if 'grad_mode' in str(k)]*8       # those are for each batch and for whole epochs
     rng,want,wrong,count = random.Random(0),unbroken(n=2),{},Counter()
     for i,place in enumerate(chosen):
