@@ -4,18 +4,32 @@
 they can be the same: with the PyTorch and on the kind of processor of that time.
 Elsewhere the numbers are compared.
 """
+
 import json, pkgutil, shutil, sys, warnings
 from importlib import import_module
 
 import numpy as np, pytest, torch
 import miniai
 from make_v0_1 import (
-    DATA, EPOCHS, bits, callbacks_learner, conditions, images, outputs, said_of,
-    said_of_callbacks, said_of_resumed, saved_learner, small_config, weights_sha)
+    DATA,
+    EPOCHS,
+    bits,
+    callbacks_learner,
+    conditions,
+    images,
+    outputs,
+    said_of,
+    said_of_callbacks,
+    said_of_resumed,
+    saved_learner,
+    small_config,
+    weights_sha,
+)
 from miniai.checkpoint import CheckpointCB, read_checkpoint
 from miniai.train import load_run, resume_training
 
-EXPECTED = json.loads((DATA/'expected.json').read_text())
+EXPECTED = json.loads((DATA / 'expected.json').read_text())
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -24,16 +38,21 @@ def one_thread():
     yield
     torch.set_num_threads(threads)
 
+
 @pytest.fixture
 def small_network(monkeypatch):
     "The command makes the network of the old runs, wherever it finds `model_config`"
-    for o in pkgutil.iter_modules(miniai.__path__): import_module(f'miniai.{o.name}')
+    for o in pkgutil.iter_modules(miniai.__path__):
+        import_module(f'miniai.{o.name}')
     for k, module in list(sys.modules.items()):
         if k.startswith('miniai.') and 'model_config' in vars(module):
             monkeypatch.setattr(module, 'model_config', small_config)
 
+
 @pytest.fixture
-def copy(tmp_path): return lambda name: shutil.copytree(DATA/name, tmp_path/name)
+def copy(tmp_path):
+    return lambda name: shutil.copytree(DATA / name, tmp_path / name)
+
 
 @pytest.fixture
 def other_conditions():
@@ -42,56 +61,73 @@ def other_conditions():
         warnings.filterwarnings('ignore', '.*is continued under other conditions')
         yield
 
+
 def numbers(o):
     "`o` with its bits turned into numbers that can be compared, or left out"
-    if isinstance(o, list): return [numbers(v) for v in o]
-    if not isinstance(o, dict): return o
-    res = {k: numbers(v) for k, v in o.items() if k!='weights'}
+    if isinstance(o, list):
+        return [numbers(v) for v in o]
+    if not isinstance(o, dict):
+        return o
+    res = {k: numbers(v) for k, v in o.items() if k != 'weights'}
     if 'outputs' in o:
         res['outputs'] = np.frombuffer(bytes.fromhex(o['outputs']), np.float32)
     return res
 
+
 def close(a, b):
     "Are `a` and `b` made alike, with numbers that hardly differ?"
     if isinstance(b, dict):
-        return a.keys()==b.keys() and all(close(a[k], b[k]) for k in b)
+        return a.keys() == b.keys() and all(close(a[k], b[k]) for k in b)
     if isinstance(b, (list, np.ndarray)):
-        return len(a)==len(b) and all(map(close, a, b))
-    if isinstance(b, (float, np.floating)): return a==pytest.approx(b, rel=.02, abs=.02)
-    return a==b
+        return len(a) == len(b) and all(map(close, a, b))
+    if isinstance(b, (float, np.floating)):
+        return a == pytest.approx(b, rel=0.02, abs=0.02)
+    return a == b
+
 
 def check(found, name):
     "Raise unless `found` is what version 0.1 found"
     found, want = json.loads(json.dumps(found)), EXPECTED[name]
-    if conditions()==EXPECTED['conditions']: assert found==want
-    else: assert close(numbers(found), numbers(want))
+    if conditions() == EXPECTED['conditions']:
+        assert found == want
+    else:
+        assert close(numbers(found), numbers(want))
+
 
 def test_a_finished_run_predicts_the_same():
-    run = load_run(DATA/'finished', 'cpu')
+    run = load_run(DATA / 'finished', 'cpu')
     check(said_of(run), 'finished')
     assert run.predict(images()[0]).label in run.classes
 
+
 def test_an_interrupted_run_goes_on_to_the_same_bits(
-        copy, small_network, other_conditions):
+    copy, small_network, other_conditions
+):
     folder = copy('interrupted')
     check(said_of_resumed(resume_training(folder, quiet=True)), 'resumed')
     names = ['config.json', 'curve.png', 'metrics.csv', 'model.safetensors']
-    assert sorted(o.name for o in folder.iterdir())==names
+    assert sorted(o.name for o in folder.iterdir()) == names
+
 
 def test_another_network_is_refused_in_a_sentence(copy, other_conditions):
     with pytest.raises(ValueError, match='These weights are from another model'):
         resume_training(copy('interrupted'), quiet=True)
 
+
 def test_a_saved_learner_is_loaded():
-    learn = saved_learner().load(DATA/'saved.safetensors')
+    learn = saved_learner().load(DATA / 'saved.safetensors')
     check(dict(weights=weights_sha(learn.model), outputs=bits(outputs(learn))), 'saved')
+
 
 def test_a_learner_with_many_callbacks_goes_on(copy, other_conditions):
     folder, learn = copy('callbacks'), callbacks_learner()
     learn.fit(EPOCHS, cbs=CheckpointCB(folder, resume=True, quiet=True))
     check(said_of_callbacks(learn), 'callbacks')
 
+
 def test_an_old_checkpoint_says_what_it_is():
-    state = read_checkpoint(DATA/'interrupted'/'checkpoints'/'epoch_0001.safetensors')
-    assert state['epoch']==1 and state['n_epochs']==3
-    assert state['versions']['miniai-nb']==EXPECTED['version']
+    state = read_checkpoint(
+        DATA / 'interrupted' / 'checkpoints' / 'epoch_0001.safetensors'
+    )
+    assert state['epoch'] == 1 and state['n_epochs'] == 3
+    assert state['versions']['miniai-nb'] == EXPECTED['version']
