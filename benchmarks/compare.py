@@ -172,8 +172,8 @@ def check(found):
         for nm, o in found.items():
             if what in o and abs(o[what][1] - hand) > (0.03 if 'fast' in nm else 1e-3):
                 raise SystemExit(
-                    f'{nm} arrived at the accuracy {o[what][1]:.5f} and the loop by hand '
-                    f'at {hand:.5f}: that is not the same work'
+                    f'{nm} arrived at the accuracy {o[what][1]:.5f} and the loop '
+                    f'by hand at {hand:.5f}: that is not the same work'
                 )
 
 

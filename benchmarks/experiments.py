@@ -68,7 +68,7 @@ def tower(n, residual):
 
 
 def resnet(widths=WIDTHS, depth=1, stride=1, drop=0.0):
-    """`depth` residual blocks for each of the `widths`; the first of them halves the size.
+    """`depth` residual blocks for each of the `widths`; the first halves the size.
 
     That of the first width does so only if `stride` is 2."""
     layers, ni = [], 1

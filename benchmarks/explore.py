@@ -200,7 +200,7 @@ def orthogonal(g, steps=3):
 
 
 class Muon(optim.Optimizer):
-    """Steps in orthogonalised directions, with weights of fixed length instead of decay.
+    """Steps in orthogonalised directions; weights of fixed length instead of decay.
 
     After Jordan et al., https://kellerjordan.github.io/posts/muon/."""
 
@@ -249,8 +249,8 @@ def prune(order, losses, share):
     """Leave away a `share` of the pictures with losses below the mean.
 
     The others of those count more (after InfoBatch, Qin et al., arXiv:2303.04947)."""
-    # A picture not seen yet has an infinite loss; then the mean is infinite, and all that
-    # were seen are easy.
+    # A picture not seen yet has an infinite loss; then the mean is infinite, and all
+    # that were seen are easy.
     easy = losses < losses.mean()
     keep = ~(easy & (torch.rand(len(losses)) < share))
     return order[keep[order]], torch.where(easy, 1 / (1 - share), 1.0)

@@ -44,7 +44,8 @@ def last_file(e):
 def foreign(e, ours):
     """Why the error `e` is none of those that we promise, the classes `ours`.
 
-    `None` if it is: raised in miniai, with a sentence, and not after taking all memory."""
+    `None` if it is: raised in miniai, with a sentence, and not after taking all
+    memory."""
     if isinstance(e, Hung):
         return f'took more than {PATIENCE} s'
     if isinstance(e, Changed):

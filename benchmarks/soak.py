@@ -491,7 +491,7 @@ PICTURES = []  # read once, by the parent of all runs
 def killed_curve(n=9, seed=0, n_epochs=20):
     """The history of a run on pictures that was never killed, and that of one that was.
 
-    Both have `n_epochs`. The one is killed in `n` different epochs; which those are
+    Both have `n_epochs`. The second is killed in `n` different epochs; which those are
     comes last."""
     torch.set_num_threads(1)
     PICTURES[:] = [get_dls(bs=100, limit=2000)]
@@ -525,7 +525,8 @@ def killed_curve(n=9, seed=0, n_epochs=20):
 def write_curves(path, whole, broken, fatal):
     """The two histories as a table.
 
-    `killed_before` says how often the run had been killed when the epoch was finished."""
+    `killed_before` says how often the run had been killed when the epoch was
+    finished."""
     rows = [
         dict(
             run=run,

@@ -16,7 +16,9 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .datasets import show_images
-from .learner import Callback, CancelFitException, Learner, _as_list, _trial
+from .events import as_list
+from .learner import Callback, CancelFitException, Learner
+from .preserve import trial
 from .xtras import map_tensors, to_cpu
 
 # %% ../nbs/09_augment.ipynb #b4ad4b81
@@ -210,8 +212,8 @@ def show_image_batch(
     (A `DeviceCB` does move the model.)
     """
     first = _FirstBatch()
-    with _trial(self) as trial:
-        trial.fit(1, valid=False, cbs=[first, *_as_list(cbs)])
+    with trial(self) as copy:
+        copy.fit(1, valid=False, cbs=[first, *as_list(cbs)])
     show_images(_drawable(first.batch[0][:max_n]), **kwargs)
 
 # %% ../nbs/09_augment.ipynb #dc819960
@@ -269,8 +271,8 @@ def capture_preds(
 ) -> tuple:  # Predictions, targets and, if asked, inputs; on the CPU
     "What the model predicts on the validation data; trains nothing and changes nothing"
     keep = CapturePreds(inps)
-    with _trial(self) as trial:
-        trial.fit(1, train=False, cbs=[keep, *_as_list(cbs)])
+    with trial(self) as copy:
+        copy.fit(1, train=False, cbs=[keep, *as_list(cbs)])
     if inps: return keep.all_preds, keep.all_targs, keep.all_inps
     return keep.all_preds, keep.all_targs
 
@@ -328,4 +330,4 @@ def tta(
 
     It trains nothing and changes nothing.
     """
-    return self.capture_preds([TTACB(tfms), *_as_list(cbs)])
+    return self.capture_preds([TTACB(tfms), *as_list(cbs)])

@@ -18,8 +18,9 @@ import torch
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 
-from .accel import AccelerateCB, GradClip, MixedPrecision, _device, unwrapped
+from .accel import AccelerateCB, GradClip, MixedPrecision, unwrapped
 from .activations import HooksCallback
+from .conv import device_of
 from .datasets import check_count
 from .learner import Callback, Learner, ProgressCB
 from .sgd import BaseSchedCB, RecorderCB
@@ -34,12 +35,12 @@ from .xtras import is_main, map_tensors, set_seed, uninterrupted, versions
 
 # %% ../nbs/11_checkpoint.ipynb #29288691
 _all_ = [
-    'FORMAT', 'MOST_ROWS', 'CheckpointError', 'check_groups', 'check_like',
-    'check_moments', 'check_state', 'check_weights', 'checksum', 'fingerprint',
-    'loader_state', 'optimizer_state', 'pack', 'random_state', 'read_checkpoint',
-    'set_loader_state', 'set_optimizer_state', 'set_random_state', 'unpack',
-    'write_checkpoint', 'BestWeightsCB', 'EarlyStoppingCB', 'ExplainNaN', 'best_epoch',
-    'column', 'first_not_finite']
+    FORMAT, MOST_ROWS, CheckpointError, check_groups, check_like,
+    check_moments, check_state, check_weights, checksum, fingerprint,
+    loader_state, optimizer_state, pack, random_state, read_checkpoint,
+    set_loader_state, set_optimizer_state, set_random_state, unpack,
+    write_checkpoint, BestWeightsCB, EarlyStoppingCB, ExplainNaN, best_epoch,
+    column, first_not_finite]
 
 # %% ../nbs/11_checkpoint.ipynb #80536f97
 @patch
@@ -276,7 +277,7 @@ def _with_state(cbs):
 
 def _conditions(learn):
     "What the rounding of a run depends on"
-    return {**versions(), 'device': str(_device(learn))}
+    return {**versions(), 'device': str(device_of(learn.model, torch.device('cpu')))}
 
 # %% ../nbs/11_checkpoint.ipynb #6dd5e4c9
 @patch
@@ -330,7 +331,8 @@ def _newest(self:CheckpointCB, found):
 def _restore(self:CheckpointCB, learn, state, epoch):
     check_state(state, epoch)
     self._compare(learn, state)
-    device, saved = _device(learn), state['callbacks']
+    device = device_of(learn.model, torch.device('cpu'))
+    saved = state['callbacks']
     for k, cb in _with_state(learn.cbs).items():
         if k in saved: cb.load_state_dict(map_tensors(lambda t: t.to(device), saved[k]))
     for old, new in zip(state['settings'], self.settings, strict=False):

@@ -78,10 +78,11 @@ def to_device(
 # %% ../nbs/02_conv.ipynb #6e2c9b84
 def device_of(
     model: nn.Module,  # Taken to be in one place
-) -> torch.device | None:  # `None`: it has neither parameters nor buffers
-    "The device of the first parameter or buffer of `model`"
+    default: torch.device | None = None,  # The answer for a model without numbers
+) -> torch.device | None:
+    "The device of the first parameter of `model`, or else of its first buffer"
     numbers = chain(model.parameters(), model.buffers())
-    return next((t.device for t in numbers), None)
+    return next((t.device for t in numbers), default)
 
 # %% ../nbs/02_conv.ipynb #c86013de
 def collate_device(

@@ -30,11 +30,11 @@ from miniai.sources import (
 from .xtras import check_count
 
 # %% ../nbs/01_datasets.ipynb #fc5704a5
-_all_ = ['FORMATS', 'MOST_PIXELS', 'PIXELS', 'check_count', 'check_memory',
-         'choose_splits', 'decode_images', 'embedded_pixels', 'find_columns',
-         'find_splits', 'fit_size', 'get_grid', 'hub_reachable', 'open_picture',
-         'pixel_stats', 'read_labels', 'show_image', 'show_images', 'stratified',
-         'subplots', 'to_pixels']
+_all_ = [FORMATS, MOST_PIXELS, PIXELS, check_count, check_memory,
+         choose_splits, decode_images, embedded_pixels, find_columns,
+         find_splits, fit_size, get_grid, hub_reachable, open_picture,
+         pixel_stats, read_labels, show_image, show_images, stratified,
+         subplots, to_pixels]
 
 # %% ../nbs/01_datasets.ipynb #85272349
 def embedded_path()->Path:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn, optim
 
-from .conv import check_device, def_device, to_device
+from .conv import check_device, def_device, device_of, to_device
 from .events import (ORDER, Callback, CancelBatchException, CancelEpochException,
                            CancelFitException, as_list, batch_loss, call_methods,
                            find_methods, n_items, run_cbs, with_cbs)
@@ -32,10 +32,10 @@ from .progress import LossCurve, ProgressCB
 from .xtras import map_tensors, to_cpu, uninterrupted
 
 # %% ../nbs/03_learner.ipynb #be119731
-_all_ = ['Callback', 'CancelBatchException', 'CancelEpochException',
-         'CancelFitException', 'call_methods', 'find_methods', 'run_cbs', 'with_cbs',
-         'check_classes', 'is_class_loss', 'History', 'SaveHistoryCB', 'LRFinderCB',
-         'unchanged', 'LossCurve', 'ProgressCB', 'to_cpu']
+_all_ = [Callback, CancelBatchException, CancelEpochException,
+         CancelFitException, call_methods, find_methods, run_cbs, with_cbs,
+         check_classes, is_class_loss, History, SaveHistoryCB, LRFinderCB,
+         unchanged, LossCurve, ProgressCB, to_cpu]
 
 # %% ../nbs/03_learner.ipynb #2dc3eb7e
 class Learner:
@@ -194,9 +194,9 @@ class MetricsCB(Callback):
 
     def before_fit(self, learn):
         learn.metrics = self
-        p = next(iter(learn.model.parameters()), None)
-        if p is None: return
-        self.metrics = {k: m.to(p.device) if hasattr(m, 'to') else m
+        device = device_of(learn.model)
+        if device is None: return
+        self.metrics = {k: m.to(device) if hasattr(m, 'to') else m
                         for k, m in self.metrics.items()}
 
     def before_epoch(self, learn):
@@ -284,9 +284,9 @@ def _default_cbs(self: Learner, cbs):
     """What a fit needs and `cbs` lack: the batches on the model's device,
     and an account of the loss"""
     def has(kind): return any(isinstance(o, kind) for o in cbs)
-    p = next(iter(self.model.parameters()), None)
+    device = device_of(self.model)
     res = []
-    if p is not None and not has(DeviceCB): res.append(_ToModelCB(p.device))
+    if device is not None and not has(DeviceCB): res.append(_ToModelCB(device))
     if not has(MetricsCB): res.append(MetricsCB())
     return res
 

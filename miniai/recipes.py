@@ -20,9 +20,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from . import accel
 from .augment import RandCrop, RandErase, tfm_batch
 from .datasets import DataLoaders, TensorLoader
+from .events import as_list
 from .init import BatchTransformCB
 from .learner import (Accuracy, Callback, DeviceCB, MetricsCB, TerminateOnNaN,
-                            TrainLearner, _as_list)
+                            TrainLearner)
 from .sgd import BatchSchedCB
 
 # %% ../nbs/12_recipes.ipynb #5f6588c4
@@ -242,7 +243,7 @@ def recipe_learner(recipe: Recipe,
     else: quick, opt_kwargs = [accel.ChannelsLast()], {}
     sched = BatchSchedCB(partial(recipe_sched, recipe, n=len(dls.train)))
     cbs = [place, PlannedCB(recipe.epochs), MetricsCB(accuracy=Accuracy()),
-           TerminateOnNaN(), sched, *_augmentation(recipe), *quick, *_as_list(cbs)]
+           TerminateOnNaN(), sched, *_augmentation(recipe), *quick, *as_list(cbs)]
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.smooth)
     opt_func = partial(recipe_opt, recipe, **opt_kwargs)
     return TrainLearner(model.to(place.device), dls, loss, recipe.lr, cbs, opt_func)

@@ -24,19 +24,20 @@ import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps, ImageStat
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from .accel import fast as what_is_fast, from_main
 from .augment import TTACB
 from .checkpoint import CheckpointCB, check_weights
-from .conv import check_device, def_device
+from .conv import check_device, def_device, device_of
 from .datasets import DataLoaders, fit_size, open_picture, to_pixels
 from .learner import Accuracy, DeviceCB, History, Learner, MetricsCB, TrainLearner
 from .models import (
     MODELS, SIZE, NarrowPart, Part, ResNetPart, either, equals, is_number, is_positive,
     list_of, model_part, of_type, part, wrong_part)
 from .recipes import Recipe
+from .state import write_weights
 from .xtras import STYLE, is_main, replacing, same_random_state, versions
 
 # %% ../nbs/30_runs.ipynb #3e00a017
@@ -236,7 +237,7 @@ def save_model(model: nn.Module, config: dict, out: Path) -> None:
         if v.is_floating_point() and not torch.isfinite(v).all():
             raise FloatingPointError(
                 f'The weight {k} is not finite; the model is not saved')
-    with replacing(out/'model.safetensors') as tmp: tmp.write_bytes(save(state))
+    write_weights(out/'model.safetensors', state)
     write_json(config, out/'config.json')
 
 def write_json(x: object, path: Path) -> None:
@@ -373,7 +374,7 @@ class Run:
                 image: Picture
                ) -> Prediction: # With `label`, `prob` and `probs`
         "Which class is on the picture?"
-        x = self.prepare(image).to(next(self.model.parameters()).device)
+        x = self.prepare(image).to(device_of(self.model))
         if self.config.get('mirror'): x = torch.cat([x, x.flip(-1)])
         with torch.inference_mode():
             probs = self.model(x).softmax(1).mean(0)

@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn
 
-from .conv import to_device
+from .conv import device_of, to_device
 from .counting import FORMULAS, CallTree, Costs, Op, OpMode, Place, Watcher
 from .counting import op_macs, shape_of, shapes_in, storage_id, tensors_in, where
 from .dead import Reads, Taps, dead_weights, live_kernel, live_taps
@@ -36,12 +36,12 @@ from .undo import peek, restored, set_mode, undo_for, undos_for, untouched
 from .xtras import echoes
 
 # %% ../nbs/08_summary.ipynb #b0feb5f2
-_all_ = ['FORMULAS', 'CallTree', 'Costs', 'Op', 'OpMode', 'Place', 'Reads',
-         'SavedModule', 'SavedTensor', 'SummaryRow', 'Taps', 'Undo', 'Watcher',
-         'count_items', 'dead_weights', 'drop_numbers', 'fresh', 'live_kernel',
-         'live_taps', 'meta_inputs', 'n_bytes', 'op_macs', 'peek', 'restored',
-         'set_mode', 'shape_of', 'shapes_in', 'storage_id', 'tensors_in', 'undo_for',
-         'undos_for', 'untouched', 'where']
+_all_ = [FORMULAS, CallTree, Costs, Op, OpMode, Place, Reads,
+         SavedModule, SavedTensor, SummaryRow, Taps, Undo, Watcher,
+         count_items, dead_weights, drop_numbers, fresh, live_kernel,
+         live_taps, meta_inputs, n_bytes, op_macs, peek, restored,
+         set_mode, shape_of, shapes_in, storage_id, tensors_in, undo_for,
+         undos_for, untouched, where]
 
 # %% ../nbs/08_summary.ipynb #6355ad7a
 class Summary:
@@ -363,5 +363,5 @@ def _inputs(self: Learner):
                         'call summarize(model, …) as you would call the model')
     n_inp = next((cb.n_inp for cb in self.cbs if isinstance(cb, TrainCB)), self.n_inp)
     inputs = batch[:n_inp]
-    p = next(self.model.parameters(), None)
-    return tuple(inputs if p is None else to_device(inputs, p.device))
+    device = device_of(self.model)
+    return tuple(inputs if device is None else to_device(inputs, device))

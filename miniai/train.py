@@ -14,14 +14,14 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .cli import (
+from .cli import (  # noqa: F401
     DEFAULTS, RECIPE_NAMES, check_options, describe, find_run, get_data, get_place,
     given_options, leave, main, parser, processes, resume_training, run_training,
     saved_options, settle)
 
 if TYPE_CHECKING:       # at run time only when they are asked for, see below
-    from miniai.models import build_model, get_learner, model_config
-    from miniai.runs import (
+    from miniai.models import build_model, get_learner, model_config  # noqa: F401
+    from miniai.runs import (  # noqa: F401
         Prediction, Run, background, check_config, check_new, default_out, evaluate,
         finish, fit_and_record, load_run, make_folder, numbers_used, only_one,
         open_image, run_config, save_curve, save_model, write_json)

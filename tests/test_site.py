@@ -1,4 +1,7 @@
-"The website, made afresh and read in a browser: nothing from outside, nothing broken, nothing too wide, readable by everybody"
+"""The website, made afresh and read in a browser.
+
+Nothing from outside, nothing broken, nothing too wide, readable by everybody.
+"""
 
 import os, re, shutil, subprocess, sys, tempfile, threading
 from functools import partial
@@ -66,7 +69,7 @@ def url(site):
 
 @pytest.fixture(scope='module')
 def browser():
-    "Chromium; without it the tests are skipped, but for where MINIAI_BROWSER says that it has to be there"
+    "Chromium; without it tests are skipped, but for where MINIAI_BROWSER is set"
     path = (
         shutil.which('chromium')
         or shutil.which('chromium-browser')
@@ -84,7 +87,7 @@ def browser():
 
 
 def from_npm(package):
-    "The folder of an npm package; without npm the test is skipped, but for where MINIAI_BROWSER is set"
+    "The folder of an npm package; without npm tests are skipped, as without Chromium"
     from docs_html import npm_package
 
     folder = npm_package(*package)
@@ -125,7 +128,7 @@ def visit(browser, url, **kw):
     return page
 
 
-# without a browser ------------------------------------------------------------------------------------------------
+# without a browser ------------------------------------------------------------------
 
 
 def test_every_notebook_and_module_has_its_page(pages):
@@ -525,7 +528,7 @@ def test_deployed_is_the_site_that_these_tests_read_and_quarto_has_to_make_the_s
     assert quarto < plain < compare < upload
 
 
-# in a browser -----------------------------------------------------------------------------------------------------
+# in a browser -----------------------------------------------------------------------
 
 
 def test_pages_need_nothing_from_outside_and_fit_a_phone(browser, url, pages):
@@ -553,7 +556,9 @@ def test_pages_need_nothing_from_outside_and_fit_a_phone(browser, url, pages):
     assert not wrong, '\n'.join(wrong)
 
 
-WIDE = """[...document.querySelectorAll('main *')].filter(o => o.getBoundingClientRect().right>391 && !o.closest('pre, .cell-output, .table-responsive'))
+WIDE = """[...document.querySelectorAll('main *')]
+          .filter(o => o.getBoundingClientRect().right>391)
+          .filter(o => !o.closest('pre, .cell-output, .table-responsive'))
           .slice(0,3).map(o => o.tagName+'.'+o.className).join(' ')"""
 RULES = [
     'color-contrast',
@@ -619,11 +624,14 @@ def test_the_menu_of_a_phone_is_below_the_bar(browser, url):
     page.click('.quarto-btn-toggle')
     page.wait_for_timeout(400)
     top = page.evaluate(
-        "document.querySelector('#quarto-sidebar a').getBoundingClientRect().top - document.querySelector('#quarto-header').getBoundingClientRect().bottom"
+        """[['#quarto-sidebar a', 'top'], ['#quarto-header', 'bottom']]
+        .map(([what, side]) => document.querySelector(what).getBoundingClientRect()[side])
+        .reduce((a, b) => a - b)"""
     )
     assert top >= 0
     assert page.evaluate(
-        "(o => o.scrollHeight<=o.clientHeight || getComputedStyle(o).overflowY=='auto')(document.querySelector('#quarto-sidebar'))"
+        """(o => o.scrollHeight<=o.clientHeight || getComputedStyle(o).overflowY=='auto')(
+        document.querySelector('#quarto-sidebar'))"""
     )
     page.context.close()
 

@@ -68,7 +68,7 @@ def add(old, new):
     What is different about machine and versions is noted in each of them."""
     if old['command'] != new['command']:
         raise SystemExit(
-            f"The runs in the file have other options: "
+            "The runs in the file have other options: "
             f"{old['command']} and not {new['command']}"
         )
     if twice := {o['seed'] for o in old['runs']} & {o['seed'] for o in new['runs']}:

@@ -1,4 +1,7 @@
-"The reference: a page for each module, made from the docstrings, and links to it from names in backticks"
+"""The reference: a page for each module, made from the docstrings.
+
+And links to it, from names in backticks on the other pages.
+"""
 
 import json
 import re
@@ -110,6 +113,7 @@ def api_page(text, name, title, source):
     )
     text = SILENT.sub('', text)
     text = without_twins(text)
+    text = only_public(text, module.__name__)
     text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>|<function (\w+)[^>]*>", r'\1\2', text)
     parts = re.split(r'^(```.*?^```)', text, flags=re.M | re.S)
     text = ''.join(signature(o) if o.startswith('```') else prose(o) for o in parts)
@@ -142,6 +146,19 @@ def without_twins(text):
         if found:
             seen.add(found[1])
         kept.append(o)
+    return ''.join(kept)
+
+
+def only_public(text, module):
+    "`text` without sections on names that are not in the list of miniai/__init__.py"
+    import miniai
+
+    public = {*miniai._names[module.removeprefix('miniai.')], 'conv'}
+    kept = []
+    for o in re.split(r'^(?=#{2,3} )', text, flags=re.M):
+        found = re.match(r'#+ .*\{#([\w.]+)\}', o)
+        if not found or found[1].split('.')[0] in public:
+            kept.append(o)
     return ''.join(kept)
 
 

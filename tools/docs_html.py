@@ -1,4 +1,7 @@
-"Finish the pages that smalldocs or Quarto have written: nothing from outside, and what they leave out"
+"""Finish the pages that smalldocs or Quarto have written.
+
+Nothing comes from outside, and what they leave out is added.
+"""
 
 import base64
 import hashlib
@@ -161,10 +164,11 @@ def complete(cfg, site=DOCS):
     address = f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
     names = sorted((p.name for p in NBS.glob('*.ipynb')), key=reading_order)
     sources = {module_of(o): o for o in names}
-    (site/'notebooks').mkdir(exist_ok=True)
-    for o in names: shutil.copy(NBS/o, site/'notebooks')
-    (site/'images').mkdir(exist_ok=True)
-    shutil.copy(NBS/CARD.lstrip('/'), site/'images')
+    (site / 'notebooks').mkdir(exist_ok=True)
+    for o in names:
+        shutil.copy(NBS / o, site / 'notebooks')
+    (site / 'images').mkdir(exist_ok=True)
+    shutil.copy(NBS / CARD.lstrip('/'), site / 'images')
     has_katex = put_katex(site)
     for p in site.rglob('*.html'):
         where, s = p.relative_to(site), p.read_text(encoding='utf-8')

@@ -5,8 +5,8 @@
                                                 names every file that is not
     python tools/notebooks.py test [PAGE …]     run each page in a process of its own,
                                                 saving nothing
-    python tools/notebooks.py run [PAGE …]      run each page in a fresh kernel and save
-                                                its outputs
+    python tools/notebooks.py run [PAGE …]      run each page in a fresh kernel and
+                                                save its outputs
     python tools/notebooks.py readme            write README.md from nbs/index.ipynb
 
 PAGE is a name such as 03_learner; without one, all of them.
@@ -144,7 +144,8 @@ def check():
             if o.name not in ('__init__.py', 'all.py'):
                 o.unlink()
         code = (
-            'from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean; '
+            'from nbdev.doclinks import nbdev_export; '
+            'from nbdev.clean import nbdev_clean; '
             'nbdev_export(); nbdev_clean()'
         )
         subprocess.run(
@@ -219,7 +220,7 @@ def readme():
             ]
     text = re.sub(r'\]\((\w+\.ipynb)', r'](nbs/\1', '\n\n'.join(parts))
     return (
-        f'<!-- Made from nbs/index.ipynb by tools/notebooks.py: change it there. -->'
+        '<!-- Made from nbs/index.ipynb by tools/notebooks.py: change it there. -->'
         f'\n\n{text}\n',
         images,
     )
