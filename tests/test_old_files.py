@@ -26,6 +26,7 @@ from make_v0_1 import (
     weights_sha,
 )
 from miniai.checkpoint import CheckpointCB, read_checkpoint
+from miniai.models import ResNetPart
 from miniai.train import load_run, resume_training
 
 EXPECTED = json.loads((DATA / 'expected.json').read_text())
@@ -41,12 +42,16 @@ def one_thread():
 
 @pytest.fixture
 def small_network(monkeypatch):
-    "The command makes the network of the old runs, wherever it finds `model_config`"
+    "The command makes the network of the old runs, wherever it finds `model_part`"
+
+    def small_part(*args):
+        return ResNetPart(**small_config(*args))
+
     for o in pkgutil.iter_modules(miniai.__path__):
         import_module(f'miniai.{o.name}')
     for k, module in list(sys.modules.items()):
-        if k.startswith('miniai.') and 'model_config' in vars(module):
-            monkeypatch.setattr(module, 'model_config', small_config)
+        if k.startswith('miniai.') and 'model_part' in vars(module):
+            monkeypatch.setattr(module, 'model_part', small_part)
 
 
 @pytest.fixture
