@@ -24,15 +24,16 @@ def part(xs: Sequence, # Something with a length that can be sliced
          i: int, # Which part, counted from 0
          n: int # Of how many
         ) -> Sequence:
-    """Part `i` of `n` of `xs`; all together are `xs`, and none is longer than another by
-    more than one"""
+    """Part `i` of `n` of `xs`; all together are `xs`, and none is longer than another
+    by more than one"""
     return xs[len(xs)*i//n : len(xs)*(i+1)//n]
 
 # %% ../nbs/26_distributed.ipynb #a5492d01
 def from_main(f: Callable, # Called in the main process only
               *args # What it is called with
              ) -> Any:
-    "What `f(*args)` returns, or raises, in the main process, in all that train together"
+    """What `f(*args)` returns, or raises, in the main process, in all that train
+    together"""
     if not (dist.is_available() and dist.is_initialized()): return f(*args)
     res = [None, None]
     if is_main():
@@ -125,8 +126,8 @@ def _summed(*ts):
     return both.split([len(o) for o in ts])
 
 class _WholeBatchNorm(torch.autograd.Function):
-    """Normalise `x`, `(b, c, …)`, with mean and variance over all processes; returns them
-    too, and over how many values they are"""
+    """Normalise `x`, `(b, c, …)`, with mean and variance over all processes; returns
+    them too, and over how many values they are"""
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
         ctx.dims = [o for o in range(x.ndim) if o!=1]
@@ -225,8 +226,9 @@ class AccelerateCB(DeviceCB):
         weight = _setting(learn.loss_func, 'weight')
         if reduction not in (None, 'mean') or weight is not None:
             raise ValueError(
-                'AccelerateCB puts the loss together from the parts of a batch, so it should '
-                'be a plain mean over the items, without weights for the classes')
+                'AccelerateCB puts the loss together from the parts of a batch, '
+                'so it should be a plain mean over the items, without weights '
+                'for the classes')
         with torch.no_grad():
             for t in (*learn.model.parameters(), *learn.model.buffers()):
                 whole = t.detach().contiguous()
