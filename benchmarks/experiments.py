@@ -156,7 +156,7 @@ def train(make, tfms, dls, epochs, lr, seed):
     if tfms:
         cbs.append(
             BatchTransformCB(
-                partial(tfm_batch, tfm_x=nn.Sequential(*tfms())), on_val=False
+                partial(tfm_batch, tfm_x=nn.Sequential(*tfms())), on_valid=False
             )
         )
     learn = TrainLearner(model, dls, F.cross_entropy, lr, cbs, torch.optim.AdamW)

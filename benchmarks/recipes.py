@@ -62,7 +62,7 @@ def random_flips(learn, p=0.5):
         dl.x, dl.y, dl.bs, dl.shuffle, dl.mean, dl.std, dl.drop_last
     )
     learn.cbs.append(
-        BatchTransformCB(partial(tfm_batch, tfm_x=RandFlip(p)), on_val=False)
+        BatchTransformCB(partial(tfm_batch, tfm_x=RandFlip(p)), on_valid=False)
     )
 
 
@@ -197,7 +197,7 @@ def course_learner(epochs=20, quick=False):
         partial(OneCycleLR, max_lr=1e-2, total_steps=epochs * len(dls.train))
     )
     tfm = BatchTransformCB(
-        partial(tfm_batch, tfm_x=nn.Sequential(RandCrop(1), RandFlip())), on_val=False
+        partial(tfm_batch, tfm_x=nn.Sequential(RandCrop(1), RandFlip())), on_valid=False
     )
     cbs, kwargs, _ = fast(def_device) if quick else ([], {}, '')
     return TrainLearner(

@@ -97,7 +97,7 @@ def small_learner(kind, seed=0):
     )
     cbs = [
         MetricsCB(accuracy=Accuracy()),
-        BatchTransformCB(shake, on_val=False),
+        BatchTransformCB(shake, on_valid=False),
         sched,
         GradClip(0.5),
     ]
@@ -617,7 +617,7 @@ def epochs(n, seed=0, say=lambda s: None):
             MetricsCB(accuracy=Accuracy()),
             ProgressCB(),
             RecorderCB(lr=lambda cb: cb.pg['lr']),
-            BatchTransformCB(shake, on_val=False),
+            BatchTransformCB(shake, on_valid=False),
             BatchSchedCB(
                 partial(
                     lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=n * len(dls.train)

@@ -170,7 +170,7 @@ def tfm_batch(
 ) -> tuple:  # The same, transformed
     """Inputs and targets, each through its own transform
 
-    For `BatchTransformCB(partial(tfm_batch, tfm_x=…), on_val=False)`.
+    For `BatchTransformCB(partial(tfm_batch, tfm_x=…), on_valid=False)`.
     """
     xb, yb = b
     if tfm_x: xb = tfm_x(xb)

@@ -215,12 +215,14 @@ def load_dd(
 def from_dd(
     cls:DataLoaders,
     dd:Mapping, # Split names to data sets, such as a `DatasetDict`
-    batch_size:int, # Rows in a batch
+    bs:int | None=None, # Rows in a batch
     as_tuple:bool=True, # Batches are tuples in the order of the columns, not dicts
+    batch_size:int | None=None, # As `bs` was called in version 0.1
     **kwargs # Passed on to every `DataLoader`, such as `num_workers`
 )->DataLoaders: # Of `DataLoader`s
     "Stock `DataLoader`s over the splits of `dd`; train is shuffled if it is no stream"
-    check_bs(batch_size)
+    if bs is None: bs = batch_size
+    check_bs(bs)
     if 'train' not in dd:
         raise ValueError(f"No 'train' split among {list(dd)}; name one of them 'train'")
     feats = getattr(dd['train'], 'features', None)
@@ -230,7 +232,7 @@ def from_dd(
     def loader(nm):
         if nm is None: return None
         shuffle = nm=='train' and not isinstance(dd[nm], IterableDataset)
-        return DataLoader(dd[nm], batch_size, shuffle=shuffle, **kwargs)
+        return DataLoader(dd[nm], bs, shuffle=shuffle, **kwargs)
 
     train, valid, test = find_splits(dd)
     classes = getattr(feats.get('label'), 'names', None)

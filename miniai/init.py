@@ -64,13 +64,15 @@ class BatchTransformCB(Callback):
         self,
         tfm: Callable[[Any], Any],  # From a batch to a batch
         on_train: bool = True,  # Apply it in training
-        on_val: bool = True,  # Apply it in validation
+        on_valid: bool = True,  # Apply it in validation
+        on_val: bool | None = None,  # As `on_valid` was called in version 0.1
     ):
         self.tfm = tfm
-        self.on_train, self.on_val = on_train, on_val
+        self.on_train = on_train
+        self.on_valid = on_valid if on_val is None else on_val
 
     def before_batch(self, learn: Learner) -> None:
-        wanted = self.on_train if learn.training else self.on_val
+        wanted = self.on_train if learn.training else self.on_valid
         if wanted: learn.batch = self.tfm(learn.batch)
 
 # %% ../nbs/05_init.ipynb #8aa7338d

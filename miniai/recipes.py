@@ -222,7 +222,7 @@ def _augmentation(recipe):
     if recipe.erase>0: tfms.append(RandErase(recipe.erase))
     if not tfms: return []
     transform = partial(tfm_batch, tfm_x=nn.Sequential(*tfms))
-    return [BatchTransformCB(transform, on_val=False)]
+    return [BatchTransformCB(transform, on_valid=False)]
 
 def recipe_learner(recipe: Recipe,
                    dls: DataLoaders, # Of `TensorLoader`s, with class names

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MOST_ROWS', 'FORMAT', 'PARTS', 'CheckpointError', 'pack', 'unpack', 'checksum', 'write_checkpoint', 'read_checkpoint',
-           'write_weights', 'read_weights', 'check_weights', 'random_state', 'set_random_state', 'check_like',
-           'check_state', 'check_groups', 'check_moments', 'optimizer_state', 'set_optimizer_state', 'loader_state',
-           'set_loader_state', 'fingerprint']
+           'write_weights', 'read_weights', 'check_weights', 'check_like', 'check_state', 'check_groups',
+           'check_moments', 'optimizer_state', 'set_optimizer_state', 'loader_state', 'set_loader_state', 'fingerprint',
+           'random_state', 'set_random_state']
 
 # %% ../nbs/27_state.ipynb #545f6428
-import hashlib, json, math, random
+import hashlib, json, math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import nn, optim
 
 from .accel import unwrapped
-from .xtras import replacing
+from .xtras import random_state, replacing, set_random_state
 
 # %% ../nbs/27_state.ipynb #f9614e91
 MOST_ROWS = 10**6       # a small file shall not become a large list
@@ -185,26 +185,7 @@ def _first_five(names):
     return ', '.join(names[:5]) + more
 
 # %% ../nbs/27_state.ipynb #bc2bd23e
-def random_state() -> dict:
-    "The state of all random numbers: of Python, NumPy, and PyTorch on CPU and GPUs"
-    cuda, mps = torch.cuda.is_initialized(), torch.backends.mps.is_available()
-    return dict(python=random.getstate(), numpy=np.random.get_state(),
-                torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if cuda else [],
-                mps=torch.mps.get_rng_state() if mps else None)
-
-def set_random_state(state:Mapping # What `random_state` returned
-                    ) -> None:
-    "The random numbers go on as they would have after `state` was taken"
-    if not 0<=state['numpy'][2]<=624:       # NumPy itself would look outside its memory
-        raise ValueError('the state of NumPy\'s random numbers is damaged')
-    random.setstate(state['python'])
-    np.random.set_state(state['numpy'])
-    torch.set_rng_state(state['torch'])
-    cuda, mps = state['cuda'], state['mps']
-    if cuda and len(cuda)==torch.cuda.device_count(): torch.cuda.set_rng_state_all(cuda)
-    if mps is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(mps)
+_all_ = [random_state, set_random_state]
 
 # %% ../nbs/27_state.ipynb #473ee703
 def check_like(x:Any, # What was read

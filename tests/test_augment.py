@@ -332,7 +332,7 @@ def learn():
         image_dls(),
         F.cross_entropy,
         0.01,
-        [BatchTransformCB(partial(tfm_batch, tfm_x=RandErase()), on_val=False)],
+        [BatchTransformCB(partial(tfm_batch, tfm_x=RandErase()), on_valid=False)],
     )
 
 

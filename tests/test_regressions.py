@@ -273,7 +273,7 @@ def test_lsuv_that_does_not_converge_says_what_was_reached():
 
 def test_batch_transforms_in_training_and_validation(learner):
     seen = []
-    for kw in ({'on_val': False}, {'on_train': False}):
+    for kw in ({'on_valid': False}, {'on_val': False}, {'on_train': False}):
         tfm = BatchTransformCB(lambda b: seen.append(learn.phase) or b, **kw)
         learn = learner(cbs=tfm)
         learn.fit(1)
