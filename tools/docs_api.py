@@ -32,7 +32,7 @@ def api_pages(source):
     settings = api.Settings(
         site=PROC, packages=['miniai'], out='api', root=ROOT, source=source
     )
-    pages = [p for p in api.build(settings) if p.stem not in ('all', '_modidx')]
+    pages = [p for p in api.build(settings) if miniai._names.get(p.stem)]
     for p in (PROC / 'api').iterdir():
         if p not in pages:
             p.unlink()
@@ -156,7 +156,7 @@ def only_public(text, module):
     public = {*miniai._names[module.removeprefix('miniai.')], 'conv'}
     kept = []
     for o in re.split(r'^(?=#{2,3} )', text, flags=re.M):
-        found = re.match(r'#+ .*\{#([\w.]+)\}', o)
+        found = re.match(r'#+ .*\{#([^}]+)\}', o)
         if not found or found[1].split('.')[0] in public:
             kept.append(o)
     return ''.join(kept)
