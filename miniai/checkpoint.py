@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['CheckpointCB', 'FORMAT', 'MOST_ROWS', 'CheckpointError', 'check_groups', 'check_like', 'check_moments', 'check_state',
            'check_weights', 'checksum', 'fingerprint', 'loader_state', 'optimizer_state', 'pack', 'random_state',
-           'read_checkpoint', 'set_loader_state', 'set_optimizer_state', 'set_random_state', 'unpack',
+           'read_checkpoint', 'set_loader_state', 'set_optimizer_state', 'set_random_state', 'take_lock', 'unpack',
            'write_checkpoint', 'BestWeightsCB', 'EarlyStoppingCB', 'ExplainNaN', 'best_epoch', 'column',
            'first_not_finite']
 
 # %% ../nbs/11_checkpoint.ipynb #77168a71
-import re, tempfile, warnings
+import re, warnings
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from .accel import AccelerateCB, GradClip, MixedPrecision, unwrapped
 from .activations import HooksCallback
@@ -26,9 +26,10 @@ from .learner import Callback, Learner, ProgressCB
 from .sgd import BaseSchedCB, RecorderCB
 from .state import (
     FORMAT, MOST_ROWS, CheckpointError, check_groups, check_like, check_moments,
-    check_state, check_weights, checksum, fingerprint, loader_state, optimizer_state,
-    pack, random_state, read_checkpoint, read_weights, set_loader_state,
-    set_optimizer_state, set_random_state, unpack, write_checkpoint, write_weights)
+    check_state, check_weights, checksum, fingerprint, loader_state, make_writable,
+    optimizer_state, pack, random_state, read_checkpoint, read_weights, set_loader_state,
+    set_optimizer_state, set_random_state, take_lock, unpack,
+    write_checkpoint, write_weights)
 from .stopping import (
     BestWeightsCB, EarlyStoppingCB, ExplainNaN, best_epoch, column, first_not_finite)
 from .xtras import is_main, map_tensors, set_seed, uninterrupted, versions
@@ -38,7 +39,7 @@ _all_ = [
     FORMAT, MOST_ROWS, CheckpointError, check_groups, check_like,
     check_moments, check_state, check_weights, checksum, fingerprint,
     loader_state, optimizer_state, pack, random_state, read_checkpoint,
-    set_loader_state, set_optimizer_state, set_random_state, unpack,
+    set_loader_state, set_optimizer_state, set_random_state, take_lock, unpack,
     write_checkpoint, BestWeightsCB, EarlyStoppingCB, ExplainNaN, best_epoch,
     column, first_not_finite]
 
@@ -189,15 +190,12 @@ def _settings(group):
 def _open(self:CheckpointCB):
     "Make the folder, and make sure that it can be written to, by nobody else"
     try:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_writable(self.folder)
         self.lock = FileLock(self.folder/'.lock')
         # the workers of a run that was killed need a moment to notice
-        self.lock.acquire(timeout=10 if self.resume else 0)
+        take_lock(self.lock, 10 if self.resume else 0)
         for o in self.folder.glob('.epoch_*'): o.unlink()   # of a killed run
-        tempfile.TemporaryFile(dir=self.folder).close()
-    except Timeout:
-        raise BlockingIOError(f'Another run is writing to {self.folder}; wait until it '
-                              'has ended, or choose another folder') from None
+    except BlockingIOError: raise
     except OSError as e:
         said = f'Cannot write checkpoints to {self.folder}: {e.strerror or e}'
         raise OSError(said) from e

@@ -8,7 +8,7 @@ __all__ = ['Picture', 'ImagesPart', 'ResultPart', 'RunConfig', 'check_config', '
            'fit_and_record', 'finish', 'Prediction', 'open_image', 'Run', 'load_run']
 
 # %% ../nbs/30_runs.ipynb #3e00a005
-import json, os, shutil, tempfile
+import json, os, shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ import matplotlib as mpl
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps, ImageStat
 from safetensors.torch import load_file
@@ -37,7 +37,7 @@ from .models import (
     MODELS, SIZE, NarrowPart, Part, ResNetPart, either, equals, is_number, is_positive,
     list_of, model_part, of_type, part, wrong_part)
 from .recipes import Recipe
-from .state import write_weights
+from .state import make_writable, take_lock, write_weights
 from .xtras import STYLE, is_main, replacing, same_random_state, versions
 
 # %% ../nbs/30_runs.ipynb #3e00a017
@@ -172,8 +172,7 @@ def make_folder(out: str | Path) -> Path:
     "Create the folder `out` if it is not there, and try whether it can be written to"
     out = Path(out).expanduser()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
+        make_writable(out)
     except OSError as e:
         raise OSError(f'Cannot write to the output folder {out}: {e.strerror or e}. '
                       'Choose another one (--out)') from e
@@ -194,13 +193,7 @@ def default_out(data: str | Path) -> Path:
 def only_one(out: Path) -> Iterator[None]:
     "Nobody else may have a run in the folder `out` meanwhile"
     lock = FileLock(out/'.lock')
-    def acquire():
-        try: lock.acquire(timeout=0)
-        except Timeout:
-            raise BlockingIOError(
-                f'Another run is writing to {out}; wait until it has ended, '
-                'or choose another folder (--out)') from None
-    from_main(acquire)
+    from_main(lambda: take_lock(lock, advice='choose another folder (--out)'))
     try: yield
     finally:
         if is_main():

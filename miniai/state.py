@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['MOST_ROWS', 'FORMAT', 'PARTS', 'CheckpointError', 'pack', 'unpack', 'checksum', 'write_checkpoint', 'read_checkpoint',
-           'write_weights', 'read_weights', 'check_weights', 'check_like', 'check_state', 'check_groups',
-           'check_moments', 'optimizer_state', 'set_optimizer_state', 'loader_state', 'set_loader_state', 'fingerprint',
-           'random_state', 'set_random_state']
+           'write_weights', 'read_weights', 'check_weights', 'make_writable', 'take_lock', 'check_like', 'check_state',
+           'check_groups', 'check_moments', 'optimizer_state', 'set_optimizer_state', 'loader_state',
+           'set_loader_state', 'fingerprint', 'random_state', 'set_random_state']
 
 # %% ../nbs/27_state.ipynb #545f6428
-import hashlib, json, math
+import hashlib, json, math, tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn, optim
@@ -183,6 +184,23 @@ def check_weights(model:nn.Module,
 def _first_five(names):
     more = f' and {len(names)-5} more' if len(names)>5 else ''
     return ', '.join(names[:5]) + more
+
+# %% ../nbs/27_state.ipynb #5a1e0c02
+def make_writable(folder:Path) -> None:
+    "Create `folder` if it is not there; an `OSError` if it cannot be written to"
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
+
+def take_lock(lock:FileLock, # On the file `.lock` in the folder of a run
+              timeout:float = 0, # Seconds to wait for another run
+              advice:str = 'choose another folder' # What else one could do
+             ) -> None:
+    "Take `lock`; a `BlockingIOError` with a sentence if another run has it"
+    try: lock.acquire(timeout=timeout)
+    except Timeout:
+        folder = Path(lock.lock_file).parent
+        raise BlockingIOError(f'Another run is writing to {folder}; wait until it '
+                              f'has ended, or {advice}') from None
 
 # %% ../nbs/27_state.ipynb #bc2bd23e
 _all_ = [random_state, set_random_state]
