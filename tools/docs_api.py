@@ -36,10 +36,11 @@ def api_pages(source):
     for p in (PROC / 'api').iterdir():
         if p not in pages:
             p.unlink()
-    lessons = {
+    heads = {
         NUMBER.sub('', p.stem): nbformat.read(p, 4).cells[0].source
-        for p in sorted(NBS.glob('[0-9]*.ipynb'))
+        for p in NBS.glob('[0-9]*.ipynb')
     }
+    lessons = {o: heads[o] for o in miniai._names}  # by floors
     lines = []
     for name, head in lessons.items():
         p = PROC / 'api' / f'{name}.qmd'
@@ -72,7 +73,7 @@ INDEX = [
     '---',
     '',
     'Each module is the code of one page, and needs only those above it. '
-    '`from miniai.all import *` gives all of them at once.',
+    '`from miniai.all import *` gives what stands here at once.',
     '',
     '| Module | What it is about | Built on |',
     '| --- | --- | --- |',
