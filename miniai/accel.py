@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from numbers import Real
 from types import MethodType
+from typing import Any
 
 import torch
 from fastcore.basics import patch
@@ -108,7 +109,7 @@ def step_if_full(self: GradAccum) -> None:
     self.count = 0
 
 @patch
-def zero_if_full(self: GradAccum, *args, **kwargs) -> None:
+def zero_if_full(self: GradAccum, *args: Any, **kwargs: Any) -> None:
     "Set the gradients to zero if they were just used"
     if not self.count: self.opt.zero_grad(*args, **kwargs)
 
@@ -314,7 +315,7 @@ class Compile(AroundCB):
     order = 99
     def __init__(self, model: bool = True, # Compile the model
                  step: bool = False, # Compile the optimiser's step
-                 **kwargs # Passed on to `torch.compile`
+                 **kwargs: Any # Passed on to `torch.compile`
                 ):
         self.model, self.step = model, step
         self.kwargs = kwargs

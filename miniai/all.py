@@ -6,11 +6,10 @@ the module. Names that version 0.1 gave besides can still be asked for by name.
 from importlib import import_module as _import_module
 
 from miniai import *  # noqa: F403
-from miniai import __all__ as _public
-from miniai import _names
+from miniai import _names, _where
 from miniai.conv import conv
 
-__all__ = [*_public, 'conv']
+__all__ = [*_where, 'conv']
 
 def __getattr__(name):
     for module in _names:

@@ -15,6 +15,7 @@ from functools import wraps
 from importlib.resources import files
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import datasets as hfds
 import torch
@@ -183,7 +184,7 @@ def from_tensors(
     test:tuple[torch.Tensor, torch.Tensor]|None=None, # Likewise
     bs:int=1024, # Items in a batch
     classes:list[str]|None=None, # Names of the classes
-    **kwargs # Passed on to every `TensorLoader`, such as `mean` and `std`
+    **kwargs: Any # Passed on to every `TensorLoader`, such as `mean` and `std`
 )->DataLoaders: # Of `TensorLoader`s
     "`TensorLoader`s over tensors in memory; the training items are shuffled"
     def loader(xy): return xy and TensorLoader(*xy, bs, shuffle=xy is train, **kwargs)
@@ -218,7 +219,7 @@ def from_dd(
     bs:int | None=None, # Rows in a batch
     as_tuple:bool=True, # Batches are tuples in the order of the columns, not dicts
     batch_size:int | None=None, # As `bs` was called in version 0.1
-    **kwargs # Passed on to every `DataLoader`, such as `num_workers`
+    **kwargs: Any # Passed on to every `DataLoader`, such as `num_workers`
 )->DataLoaders: # Of `DataLoader`s
     "Stock `DataLoader`s over the splits of `dd`; train is shuffled if it is no stream"
     if bs is None: bs = batch_size

@@ -30,7 +30,7 @@ def part(xs: Sequence, # Something with a length that can be sliced
 
 # %% ../nbs/26_distributed.ipynb #a5492d01
 def from_main(f: Callable, # Called in the main process only
-              *args # What it is called with
+              *args: Any # What it is called with
              ) -> Any:
     """What `f(*args)` returns, or raises, in the main process, in all that train
     together"""
@@ -195,7 +195,7 @@ class AccelerateCB(DeviceCB):
                  # a model that does not use all its parameters at every step needs
                  # `DistributedDataParallelKwargs(find_unused_parameters=True)` in the
                  # list `kwargs_handlers`
-                 **kwargs
+                 **kwargs: Any
                 ):
         from accelerate import Accelerator      # not earlier, for it takes a while
         self.sync_bn = sync_bn

@@ -9,6 +9,7 @@ __all__ = ['show_image', 'subplots', 'get_grid', 'show_images']
 from collections.abc import Sequence
 from itertools import zip_longest
 from math import ceil, sqrt
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,7 +39,7 @@ def show_image(
     figsize:tuple[float, float]|None=None, # Size of the new figure in inches
     title:str|None=None, # Written above
     noframe:bool=True, # Leave the axes away
-    **kwargs # Passed on to `imshow`
+    **kwargs: Any # Passed on to `imshow`
 )->plt.Axes: # The axes it is drawn in
     "Draw one image, and return its axes"
     im = _for_imshow(im)
@@ -58,7 +59,7 @@ def subplots(
     figsize:tuple[float, float]|None=None, # Size in inches; overrides `imsize`
     imsize:float=3, # Size of each axes in inches
     suptitle:str|None=None, # Title of the whole figure
-    **kwargs # Passed on to `plt.subplots`
+    **kwargs: Any # Passed on to `plt.subplots`
 )->tuple[plt.Figure, plt.Axes|np.ndarray]: # As from `plt.subplots`
     "A figure with `nrows`×`ncols` axes of `imsize` inches each"
     if figsize is None: figsize = (ncols*imsize, nrows*imsize)
@@ -74,7 +75,7 @@ def get_grid(
     title:str|None=None, # Title of the whole figure
     weight:str='bold', # Weight of the title
     size:int=14, # Size of the title in points
-    **kwargs # Passed on to `subplots`
+    **kwargs: Any # Passed on to `subplots`
 )->tuple[plt.Figure, np.ndarray]: # The array of axes; the unused ones are switched off
     "A figure with room for `n` axes"
     if nrows: ncols = ncols or ceil(n/nrows)
@@ -96,7 +97,7 @@ def show_images(
     nrows:int|None=None, # Rows of the grid
     ncols:int|None=None, # Columns of the grid
     titles:Sequence[str]|None=None, # One for each image; may be fewer
-    **kwargs # Passed on to `get_grid`
+    **kwargs: Any # Passed on to `get_grid`
 )->None: # Draws, and returns nothing
     "Draw images in a grid"
     _, axs = get_grid(len(ims), nrows, ncols, **kwargs)

@@ -65,7 +65,7 @@ SIZE = whole(1, 4096)       # of channels, or pixels
 # %% ../nbs/29_models.ipynb #3e00a011
 def part(check: Check = lambda o: True, # What its value has to pass
          name: str | None = None, # What an error calls it, if not as its class says
-         **kwargs # As for `field`: `default`, `default_factory`
+         **kwargs: Any # As for `field`: `default`, `default_factory`
         ) -> Any:
     "A field of a description"
     return field(metadata=dict(check=check, name=name), **kwargs)

@@ -10,6 +10,7 @@ __all__ = ['RECIPES', 'conv_unit', 'Residual', 'ScaledMax', 'Whitening', 'narrow
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +107,8 @@ def narrow_net(nfs: tuple[int, ...] = (16, 48, 96), # Channels of each stage
 class FlipInTurn(TensorLoader):
     """A `TensorLoader` that shows an image as it is in one epoch and mirrored in the
     next; half of the images begin mirrored"""
-    def __init__(self, *args, # As for `TensorLoader`
-                 **kwargs # As for `TensorLoader`
+    def __init__(self, *args: Any, # As for `TensorLoader`
+                 **kwargs: Any # As for `TensorLoader`
                 ):
         super().__init__(*args, **kwargs)
         own_random = torch.Generator().manual_seed(0)
@@ -160,7 +161,7 @@ RECIPES = {
 def recipe_opt(recipe: Recipe,
                params: Iterable[nn.Parameter], # Those that are not trained are left away
                lr: float, # Where the schedule begins is up to the schedule
-               **kwargs # Passed on to `optim.SGD`
+               **kwargs: Any # Passed on to `optim.SGD`
               ) -> optim.SGD: # With two groups of parameters
     """SGD with Nesterov's momentum, and weight decay for what has more than one
     dimension"""
