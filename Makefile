@@ -21,6 +21,7 @@ train: setup   ## ARGS="--epochs 20" passes options on to miniai-train
 
 lint: setup   ## what ruff (ruff.toml) and import-linter (tools/floors.ini) have to say
 	.venv/bin/ruff check
+	.venv/bin/ruff format --check
 	.venv/bin/lint-imports tools/floors.ini
 
 test: lint
