@@ -508,6 +508,21 @@ def test_imports_at_the_top_are_folded_and_other_code_is_not():
     ]
 
 
+def test_names_in_the_text_of_a_link_are_no_links_of_their_own():
+    from docs_api import to_api
+
+    host = 'https://example.org/x'
+    f, g = f'[`f`]({host}/a.html#f)', f'[`g`]({host}/a.html#g)'
+    places = {'f': 'api/a.html#f', 'g': 'api/a.html#g'}
+    for text, want in (
+        (f'see {f}, {g}', 'see [`f`](api/a.html#f), [`g`](api/a.html#g)'),
+        (f'[{f}](b.ipynb)', '[`f`](b.ipynb)'),
+        (f'{g}, [beside {f}](b.ipynb)', '[`g`](api/a.html#g), [beside `f`](b.ipynb)'),
+        (f'[{f} and {g}, too](b.ipynb)', '[`f` and `g`, too](b.ipynb)'),
+    ):
+        assert to_api(text, places, host) == want
+
+
 def test_a_name_is_on_a_page_of_the_reference_once():
     from docs_api import without_twins
 

@@ -221,6 +221,8 @@ def to_api(s, targets, host):
     def link(m):
         return f']({targets.get(m[2], m[1])})'
 
-    # a name in a link that is there already
-    s = re.sub(r'\[\[(`[^`]*`)\]\([^)]*\)\](?=\()', r'[\1]', s)
+    # names in the text of a link that is there already
+    inner = r'\[([^][]*)\[(`[^`]*`)\]\([^)]*\)([^][]*(?:\[`[^`]*`\]\([^)]*\)[^][]*)*)\](?=\()'
+    while (plain := re.sub(inner, r'[\1\2\3]', s)) != s:
+        s = plain
     return re.sub(rf'\]\({re.escape(host)}/([\w./]+\.html)(?:#([\w.]+))?\)', link, s)
