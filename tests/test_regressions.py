@@ -277,7 +277,7 @@ def test_batch_transforms_in_training_and_validation(learner):
         tfm = BatchTransformCB(lambda b: seen.append(learn.phase) or b, **kw)
         learn = learner(cbs=tfm)
         learn.fit(1)
-    assert seen == ['train'] * 6 + ['valid'] * 4
+    assert seen == ['train'] * 12 + ['valid'] * 4
 
 
 def test_get_model_fits_its_data():
