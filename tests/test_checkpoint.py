@@ -160,18 +160,17 @@ CBS = dict(
 )
 
 
-@pytest.mark.parametrize(
-    'kw',
-    [
-        *({'sched': o} for o in SCHEDS.values()),
-        *({'opt': o} for o in OPTS.values()),
-        *({'cbs': o} for o in CBS.values()),
-        {'opt': optim.AdamW, 'sched': SCHEDS['onecycle'], 'cbs': CBS['all']},
-        {'cls': partial(MomentumLearner, mom=0.8)},
-        {'cls': Learner, 'cbs': lambda: [TrainCB()]},
-    ],
-    ids=str,
-)
+RUNS = {
+    **{f'sched-{k}': {'sched': v} for k, v in SCHEDS.items()},
+    **{f'opt-{k}': {'opt': v} for k, v in OPTS.items()},
+    **{f'cbs-{k}': {'cbs': v} for k, v in CBS.items()},
+    'everything': {'opt': optim.AdamW, 'sched': SCHEDS['onecycle'], 'cbs': CBS['all']},
+    'momentum': {'cls': partial(MomentumLearner, mom=0.8)},
+    'learner': {'cls': Learner, 'cbs': lambda: [TrainCB()]},
+}
+
+
+@pytest.mark.parametrize('kw', RUNS.values(), ids=RUNS)
 def test_broken_and_resumed_is_the_same_run(kw, tmp_path):
     assert same(run(tmp_path / 'a', [], **kw), run(tmp_path / 'b', [0, 1, 1, 3], **kw))
 
