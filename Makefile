@@ -1,7 +1,7 @@
 # Each target makes .venv if it is missing and installs what it needs. Without make: see the table in README.md
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c 'import sys; sys.exit(sys.version_info<(3,11))' 2>/dev/null && echo $(p))))
 PY := .venv/bin/python
-.PHONY: setup train lint test notebooks docs docs-serve lab bench bench-test soak
+.PHONY: setup train lint fast test notebooks docs docs-serve lab bench bench-test soak
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -24,10 +24,17 @@ lint: setup   ## what ruff (ruff.toml) and import-linter (tools/floors.ini) have
 	.venv/bin/ruff format --check
 	.venv/bin/lint-imports tools/floors.ini
 
-test: lint
+# As many processes as there are cores (JOBS=4 says how many); what takes long comes first
+PYTEST = $(PY) -m pytest tests -n $(or $(JOBS),auto) --dist loadgroup --no-loadscope-reorder --durations=10
+
+fast: setup   ## export, lint, and the tests that are quick; PAGE=03_learner: that page, and the tests of its module
+	.venv/bin/nbdev_export
+	@$(MAKE) --no-print-directory lint
+	$(PYTEST) $(if $(PAGE),--page $(PAGE),-m "not slow and not hostile and not soak")
+
+test: lint   ## everything: what is made from the notebooks is up to date, pages run, tests pass
 	$(PY) tools/notebooks.py check
-	$(PY) tools/notebooks.py test
-	$(PY) -m pytest tests
+	$(PYTEST)
 
 notebooks: setup   ## export, run pages afresh and save their outputs; PAGES="03_learner" for some
 	.venv/bin/nbdev_export
@@ -44,7 +51,8 @@ lab: setup
 	$(PY) -m pip install --quiet jupyterlab
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.venv/home/.jupyter .venv/bin/jupyter lab nbs
 
-soak: setup   ## kill runs, train for long, damage files (about twenty minutes); see page 11
+soak: setup   ## kill runs, train for long, damage files (about half an hour); see page 11
+	$(PYTEST) -m soak
 	$(PY) benchmarks/soak.py $(ARGS)
 
 # Other libraries, in an environment of their own that borrows PyTorch from .venv

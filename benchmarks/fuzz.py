@@ -12,11 +12,15 @@ and a finding is a file that can be tried again (--again FILE).
 """
 
 import argparse, copy, io, json, math, os, random, resource, shutil, signal
-import subprocess, sys, tempfile, time, traceback, warnings, zlib
+import sys, tempfile, time, traceback, warnings, zlib
 from pathlib import Path
+from subprocess import PIPE
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADROOM, PATIENCE = 2**30, 15  # bytes, seconds: what one input may use
+sys.path.insert(0, str(ROOT / 'tools'))
+import children
+
+HEADROOM, PATIENCE = 2**30, 15  # bytes, seconds of CPU: what one input may use
 
 # is it one of our errors? -------------------------------------------------------------
 
@@ -47,7 +51,7 @@ def foreign(e, ours):
     `None` if it is: raised in miniai, with a sentence, and not after taking all
     memory."""
     if isinstance(e, Hung):
-        return f'took more than {PATIENCE} s'
+        return f'took more than {PATIENCE} s of CPU'
     if isinstance(e, Changed):
         return str(e)
     if not isinstance(e, ours):
@@ -665,12 +669,12 @@ def try_one(target, data):
     def too_long(*_):
         raise Hung()
 
-    signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    signal.signal(signal.SIGPROF, too_long)  # of CPU: others may keep it waiting
+    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
     try:
         target.try_it(data)
     except BaseException as e:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if isinstance(e, KeyboardInterrupt):
             raise
         why = foreign(e, target.ours)
@@ -678,7 +682,7 @@ def try_one(target, data):
             ('foreign', why, traceback.format_exc()) if why else ('refused', None, None)
         )
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return 'accepted', None, None
 
 
@@ -696,17 +700,20 @@ def prepare():
     limit_memory()
 
 
-def work(folder, seconds, seed, names):
-    """Try inputs for `seconds`, and tell in lines of JSON what became of them.
+def work(folder, seconds, seed, names, tries=math.inf):
+    """Try inputs for `seconds`, or `tries` for each target, and tell what became of them.
 
-    The one that is being tried lies in `folder`/current."""
+    In lines of JSON. The one that is being tried lies in `folder`/current."""
     folder, r, end = Path(folder), random.Random(seed), time.monotonic() + seconds
     prepare()
     with tempfile.TemporaryDirectory() as tmp:
         targets = [TARGETS[o](r, tmp) for o in names]
-        spent = dict.fromkeys(names, 0.0)
+        spent, tried = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
         while time.monotonic() < end:
-            nm = min(spent, key=spent.get)  # each gets the same time
+            wanted = [o for o in names if tried[o] < tries]
+            if not wanted:
+                break
+            nm = min(wanted, key=spent.get)  # each gets the same time
             target = targets[names.index(nm)]
             start = time.perf_counter()
             try:
@@ -715,7 +722,8 @@ def work(folder, seconds, seed, names):
                 spent[nm] += 1e-4
                 continue  # what cannot be written at all
             (folder / 'current').write_bytes(nm.encode() + b'\n' + data)
-            begun = time.perf_counter()
+            begun = time.process_time()
+            tried[nm] += 1
             what, why, trace = try_one(target, data)
             spent[nm] += time.perf_counter() - start
             print(
@@ -725,7 +733,7 @@ def work(folder, seconds, seed, names):
                         what=what,
                         why=why,
                         trace=trace,
-                        seconds=time.perf_counter() - begun,
+                        seconds=time.process_time() - begun,
                     )
                 ),
                 flush=what == 'foreign',
@@ -736,11 +744,11 @@ def work(folder, seconds, seed, names):
 # and the one that watches -------------------------------------------------------------
 
 
-def fuzz(seconds, seed=0, keep=None, targets=None, show=print):
-    """Try damaged files for `seconds`, and count what became of them.
+def fuzz(seconds, seed=0, keep=None, targets=None, show=print, tries=math.inf):
+    """Try damaged files for `seconds` or `tries`, and count what became of them.
 
     The result is a dict from targets to the counts `tried`, `refused`, `accepted` and
-    `foreign`, and the `worst` seconds of one input. Foreign inputs are kept in the
+    `foreign`, and the `worst` seconds of CPU for one input. Foreign inputs are kept in the
     folder `keep`, one for each kind of error, and shown with their tracebacks."""
     names = list(targets or TARGETS)
     res = {o: dict(tried=0, refused=0, accepted=0, foreign=0, worst=0.0) for o in names}
@@ -778,12 +786,13 @@ def fuzz(seconds, seed=0, keep=None, targets=None, show=print):
             str(left),
             '--seed',
             str(seed),
+            '--tries',
+            str(tries),
         ]
-        p = subprocess.Popen(
+        p = children.popen(
             args + [o for t in names for o in ('--target', t)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=PIPE,
+            stderr=PIPE,
             cwd=ROOT,
             env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': ''},
         )
@@ -835,7 +844,7 @@ def _watch(p, current):
             now = current.stat().st_mtime_ns if current.exists() else None
             if now != seen:
                 seen, since = now, time.monotonic()
-            if time.monotonic() - since > 4 * PATIENCE:
+            if time.monotonic() - since > 40 * PATIENCE:
                 p.kill()
 
     threading.Thread(target=look, daemon=True).start()
@@ -894,11 +903,12 @@ def main(argv=None):
         help='try a kept input once more, and show what happens',
     )
     p.add_argument('--worker', metavar='FOLDER', help=argparse.SUPPRESS)
+    p.add_argument('--tries', type=float, default=math.inf, help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     if a.again:
         return again(a.again)
     if a.worker:
-        return work(a.worker, a.seconds, a.seed, a.target or list(TARGETS))
+        return work(a.worker, a.seconds, a.seed, a.target or list(TARGETS), a.tries)
     keep, total, start, seed = (
         a.keep or tempfile.mkdtemp(prefix='fuzz-'),
         {},

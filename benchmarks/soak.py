@@ -51,7 +51,12 @@ from miniai.learner import (
 from miniai.sgd import BatchSchedCB, EpochSchedCB, RecorderCB
 from miniai.xtras import set_seed
 
-RESULTS = Path(__file__).resolve().parent.parent / 'nbs' / 'results' / 'soak.csv'
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'tools'))
+import children
+
+RESULTS = ROOT / 'nbs' / 'results' / 'soak.csv'
+LIMIT = 7200  # seconds for a part
 
 # runs that are killed -----------------------------------------------------------------
 
@@ -751,19 +756,18 @@ PARTS = {
 
 def start(name, n, seed=0, **kw):
     "Begin with the function `name` in a process of its own"
-    return subprocess.Popen(
-        [sys.executable, __file__, '--alone', name, str(n), str(seed)],
-        stdout=subprocess.PIPE,
-        text=True,
-        **kw,
-    )
+    cmd = [sys.executable, __file__, '--alone', name, n, seed]
+    return children.popen(cmd, stdout=subprocess.PIPE, **kw)
 
 
 def result(process):
     "What a function that was begun with `start` returns, when it has ended"
-    out, err = process.communicate()
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        children.end(process)
     if process.returncode:
-        raise RuntimeError(f'{" ".join(process.args[2:])} failed: {err or ""}')
+        raise RuntimeError(f'{" ".join(process.args)} failed: {err or ""}')
     return json.loads(out.splitlines()[-1])
 
 

@@ -1,22 +1,56 @@
-"Small data and small models that the tests share"
+"Small data and small models that the tests share, and how tests are chosen and shared out"
 
-import os, signal, subprocess, sys
-from pathlib import Path
+import os, re, signal
 
 os.environ.setdefault('MPLBACKEND', 'agg')
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # a shell that starts the tests in the background lets them ignore Ctrl-C
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # half the time, and quiet beside others
+# a shell that starts the tests in the background lets them ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest, torch
 import torch.nn.functional as F
+from children import ROOT
 from torch import nn
 
 from miniai.datasets import DataLoaders, TensorLoader
 from miniai.learner import TrainLearner
 from miniai.xtras import set_seed
 
-ROOT = Path(__file__).parent.parent
+# which tests, in which order ----------------------------------------------------------
+
+FIRST = ['test_site.py', 'test_pages.py', 'test_faults.py', 'test_train.py']
+
+
+def pytest_addoption(parser):
+    parser.addoption('--page', help='only that page, and the quick tests of its module')
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """What takes long comes first, and the tests of a file stay in one process
+
+    But for pages: each is a process of its own anyway.
+    """
+    items.sort(key=lambda o: FIRST.index(o.path.name) if o.path.name in FIRST else 99)
+    for o in items:
+        unit = o.name if o.path.name == 'test_pages.py' else o.path.name
+        o.add_marker(pytest.mark.xdist_group(unit))
+    if page := config.getoption('page'):
+        items[:] = [o for o in items if belongs(o, page)]
+
+
+def belongs(item, page):
+    "Is it the run of the page called `page`, or a quick test of its module?"
+    if item.path.name == 'test_pages.py':
+        return item.callspec.params['name'] == page
+    module = re.sub(r'^\d+[a-z]?_', '', page)
+    if item.get_closest_marker('slow') or item.get_closest_marker('hostile'):
+        return False
+    text = item.path.read_text(encoding='utf-8')
+    return item.path.stem == f'test_{module}' or f'miniai.{module}' in text
+
+
+# small data and small models ----------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -56,14 +90,3 @@ def learner(dls):
         )
 
     return make
-
-
-def python(code, *args, **kw):
-    "Run `code` in a new Python and return what it did"
-    return subprocess.run(
-        [sys.executable, '-c', code, *args],
-        capture_output=True,
-        text=True,
-        cwd=kw.pop('cwd', ROOT),
-        **kw,
-    )

@@ -1,8 +1,9 @@
 "The programs in benchmarks/ that need no other library, and what they wrote"
 
-import csv, importlib, json, subprocess, sys
+import csv, importlib, json, sys
 
 import pytest
+import children
 from conftest import ROOT
 
 BENCH = ROOT / 'benchmarks'
@@ -59,9 +60,7 @@ def test_growth_has_all_its_points(compare):  # which put the folder on the path
 
 @pytest.mark.parametrize('nm', ['compare', 'growth'])
 def test_help(nm):
-    res = subprocess.run(
-        [sys.executable, BENCH / f'{nm}.py', '--help'], capture_output=True, text=True
-    )
+    res = children.run([sys.executable, BENCH / f'{nm}.py', '--help'])
     assert res.returncode == 0 and 'make bench' in res.stdout
 
 
@@ -123,9 +122,7 @@ def test_every_part_of_the_recipe_can_be_exchanged(recipes):
 
 @pytest.mark.parametrize('nm', ['recipes', 'explore'])
 def test_help_of_the_trials(nm):
-    res = subprocess.run(
-        [sys.executable, BENCH / f'{nm}.py', '--help'], capture_output=True, text=True
-    )
+    res = children.run([sys.executable, BENCH / f'{nm}.py', '--help'])
     assert res.returncode == 0 and 'nbs/results' in res.stdout
 
 
@@ -145,7 +142,7 @@ def test_runs_are_collected_and_others_added(tmp_path):
     run_training(1, 32, limit=200, seed=3, device='cpu', out=tmp_path / '3', quiet=True)
 
     def collect(seeds, machine, *more):
-        return subprocess.run(
+        return children.run(
             [
                 sys.executable,
                 ROOT / 'tools' / 'collect_runs.py',
@@ -154,9 +151,7 @@ def test_runs_are_collected_and_others_added(tmp_path):
                 '--machine',
                 machine,
                 *more,
-            ],
-            capture_output=True,
-            text=True,
+            ]
         )
 
     assert (

@@ -6,7 +6,7 @@ Also what is said when something is wrong.
 import hashlib, shutil
 
 import numpy as np, pytest, torch
-from conftest import python
+import children
 from datasets import (
     ClassLabel,
     Dataset,
@@ -383,7 +383,7 @@ def test_an_unknown_name_while_offline_gives_up_in_seconds(tmp_path):
         "try: get_dls('owner/name')\n"
         "except ConnectionError as e: print(time.time()-start < 15, e)"
     )
-    res = python(
+    res = children.python(
         code,
         env={
             **__import__('os').environ,

@@ -4,7 +4,8 @@ import importlib
 import re
 
 import pytest
-from conftest import ROOT, python
+import children
+from conftest import ROOT
 
 from miniai.events import ORDER, Callback
 
@@ -31,7 +32,9 @@ def test_every_order_is_the_one_in_the_table():
     'nm', ['events', 'guards', 'preserve', 'history', 'progress', 'finder']
 )
 def test_floors_below_the_learner_do_not_load_it(nm):
-    res = python(f'import sys, miniai.{nm}; print("miniai.learner" in sys.modules)')
+    res = children.python(
+        f'import sys, miniai.{nm}; print("miniai.learner" in sys.modules)'
+    )
     assert res.stdout.strip() == 'False', res.stderr
     text = (ROOT / 'miniai' / f'{nm}.py').read_text(encoding='utf-8')
     assert not re.search(r'^from \.\w+ import .*\b_[a-z]', text, re.M)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest, torch
+import children
 import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from safetensors.torch import save_file
@@ -39,7 +40,6 @@ from miniai.learner import (
 from miniai.sgd import BatchSchedCB, EpochSchedCB
 from miniai.xtras import set_seed
 
-sys.path.insert(0, str(Path(__file__).parent.parent / 'benchmarks'))
 import soak
 
 N = 3
@@ -72,9 +72,7 @@ def long(request):
     finally:
         torch.set_num_threads(threads)
         for o in running.values():
-            if o.poll() is None:
-                o.kill()
-                o.wait()
+            children.end(o)
 
 
 @pytest.fixture
@@ -272,15 +270,12 @@ def no_space(folder, limit):
 
 def tiny_disk(folder):
     "A disk in memory, for this process only, with room for less than two checkpoints"
-    import ctypes, subprocess
+    import ctypes
 
     if ctypes.CDLL(None).unshare(0x20000):
         return False  # CLONE_NEWNS
-    return not subprocess.run(
-        f'mount --make-rprivate / && mount -t tmpfs -o size=40k none "{folder}"',
-        shell=True,
-        capture_output=True,
-    ).returncode
+    mount = f'mount --make-rprivate / && mount -t tmpfs -o size=40k none "{folder}"'
+    return not children.run(['sh', '-c', mount]).returncode
 
 
 def told(folder, cbs, n=N):

@@ -3,12 +3,13 @@
 And the wheel in a clean environment.
 """
 
-import ast, configparser, json, re, shutil, subprocess, sys, venv
+import ast, configparser, json, re, shutil, sys, venv
 from inspect import Parameter, isclass, isfunction, signature
 from pathlib import Path
 
 import nbformat, pytest
-from conftest import ROOT, python
+import children
+from conftest import ROOT
 
 import miniai
 
@@ -30,7 +31,7 @@ def tree(module):
 
 
 def test_import_miniai_loads_nothing_heavy():
-    res = python(
+    res = children.python(
         "import sys, miniai; print([o for o in ('torch','torchvision','datasets',"
         "'matplotlib','torcheval','nbdev','numpy','fastcore') if o in sys.modules])"
     )
@@ -52,7 +53,7 @@ def test_lazy_names_are_the_modules_own():
 
 
 def test_the_first_batch_in_one_line():
-    res = python(
+    res = children.python(
         "from miniai.datasets import *; from miniai.conv import *; "
         "from miniai.learner import *; from miniai.activations import *; "
         "from miniai.init import *; from miniai.sgd import *; "
@@ -66,7 +67,7 @@ def test_the_first_batch_in_one_line():
 
 
 def test_all_gives_the_public_names_and_the_methods_of_later_pages():
-    res = python('''
+    res = children.python('''
 before = set(globals())
 from miniai.all import *
 print(*sorted(set(globals())-before-{'before'}))
@@ -156,11 +157,9 @@ def test_modules_import_by_name_and_nothing_private_of_each_other(module):
 
 
 def test_modules_import_only_from_the_floors_below():
-    res = subprocess.run(
+    res = children.run(
         [Path(sys.executable).parent / 'lint-imports', ROOT / 'tools' / 'floors.ini'],
         cwd=ROOT,
-        capture_output=True,
-        text=True,
     )
     assert res.returncode == 0 and '1 kept, 0 broken' in res.stdout, (
         res.stdout + res.stderr
@@ -223,12 +222,8 @@ def test_public_functions_and_classes_have_docstrings(module):
 
 def git_files():
     "Names of all files of the project, those not yet committed too"
-    return subprocess.run(
-        ['git', 'ls-files', '-co', '--exclude-standard'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+    return children.run(
+        ['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, check=True
     ).stdout.splitlines()
 
 
@@ -340,7 +335,7 @@ def test_every_page_was_run():
 )
 def test_github_can_read_its_files(schema, files):
     paths = sorted((ROOT / '.github').glob(files))
-    res = subprocess.run(
+    res = children.run(
         [
             sys.executable,
             '-m',
@@ -348,9 +343,7 @@ def test_github_can_read_its_files(schema, files):
             '--builtin-schema',
             f'vendor.{schema}',
             *paths,
-        ],
-        capture_output=True,
-        text=True,
+        ]
     )
     assert paths and res.returncode == 0, res.stdout + res.stderr
 
@@ -363,7 +356,7 @@ def environment(where, *packages):
     shutil.rmtree(where, ignore_errors=True)
     venv.create(where, with_pip=True)
     py = where / ('Scripts' if sys.platform == 'win32' else 'bin') / 'python'
-    subprocess.run(
+    children.run(
         [sys.executable, ROOT / 'tools' / 'link_packages.py', py, *packages], check=True
     )
     return py
@@ -377,7 +370,7 @@ def wheel(tmp_path_factory):
     ):  # a build leaves files beside the sources, and would find old ones there
         (where / 'src' / nm).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / nm, where / 'src' / nm)
-    subprocess.run(
+    children.run(
         [
             sys.executable,
             '-m',
@@ -402,7 +395,7 @@ def clean_python(wheel):
     """
     where = ROOT / '.venv-wheel'
     py = environment(where, 'torch', 'torchvision', 'numpy')
-    subprocess.run([py, '-m', 'pip', 'install', '-q', wheel], check=True)
+    children.run([py, '-m', 'pip', 'install', '-q', wheel], check=True)
     yield py
     shutil.rmtree(where)
 
@@ -427,17 +420,13 @@ learn.summary()
 assert (embedded_path()/'LICENSE').exists()
 print('trained', float(learn.loss))
 '''
-    res = subprocess.run(
-        [clean_python, '-c', code], capture_output=True, text=True, cwd=tmp_path
-    )
+    res = children.run([clean_python, '-c', code], cwd=tmp_path)
     assert res.returncode == 0 and res.stdout.splitlines()[-1].startswith('trained'), (
         res.stdout + res.stderr
     )
     command = clean_python.parent / 'miniai-train'
-    res = subprocess.run(
+    res = children.run(
         [command, '--limit', '64', '--epochs', '1', '--bs', '32', '--quiet'],
-        capture_output=True,
-        text=True,
         cwd=tmp_path,
     )
     assert res.returncode == 0 and res.stdout.startswith('Test accuracy'), (
@@ -486,9 +475,7 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
             "print(json.dumps([(o.__version__, o.__file__, "
             "os.stat(o.__file__).st_ino) for o in (numpy, torch, torchvision)]))"
         )
-        return subprocess.run(
-            [py, '-c', code], capture_output=True, text=True, check=True, cwd=tmp_path
-        ).stdout
+        return children.run([py, '-c', code], check=True, cwd=tmp_path).stdout
 
     before, nb = installed(), nbformat.read(page, 4)
     i, text = colab_cell(page)
@@ -558,7 +545,7 @@ def test_the_map_of_the_series_is_up_to_date(root):
             *(c.source for c in cells),
         ]
     )
-    res = python(code, cwd=root / 'nbs')
+    res = children.python(code, cwd=root / 'nbs')
     saved = [c.outputs[0]['data']['text/markdown'] for c in cells]
     assert len(saved) == 2
     assert res.stdout.rstrip() == '\n'.join(saved), (

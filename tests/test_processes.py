@@ -3,10 +3,12 @@
 Everything is shown and written once.
 """
 
-import json, os, shutil, signal, subprocess, sys
+import json, os, shutil, signal, sys
 from functools import partial
+from subprocess import PIPE
 
 import pytest, torch
+import children
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import (
@@ -83,9 +85,11 @@ if dist.is_initialized(): dist.destroy_process_group()
 '''
 
 
+ONE = {**os.environ, 'OMP_NUM_THREADS': '1'}  # one thread for each process
+
+
 def torchrun(n, *args, **kw):
-    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    return subprocess.run(
+    return children.run(
         [
             sys.executable,
             '-m',
@@ -94,10 +98,7 @@ def torchrun(n, *args, **kw):
             f'--nproc-per-node={n}',
             *map(str, args),
         ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=env,
+        env=ONE,
         **kw,
     )
 
@@ -240,27 +241,18 @@ def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(tmp_path):
         '--out',
         'run',
     ]
-    with subprocess.Popen(
-        cmd,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    ) as p:
+    with children.start(cmd, cwd=tmp_path, stdout=PIPE, stderr=PIPE, env=ONE) as p:
         for line in p.stdout:
             if line.startswith('epoch 2 '):
                 break
         p.send_signal(signal.SIGINT)
-        err = p.communicate(timeout=120)[1]
+        err = p.communicate(timeout=children.LIMIT)[1]
     assert err.count('To go on: miniai-train --resume run') == 1, err[-3000:]
     shutil.copytree(tmp_path / 'run', tmp_path / 'alone')
     options = json.loads((tmp_path / 'run' / 'options.json').read_text())
     two = torchrun(2, '-m', 'miniai.train', '--resume', 'run', cwd=tmp_path)
-    one = subprocess.run(
+    one = children.run(
         [sys.executable, '-m', 'miniai.train', '--resume', 'alone', '--quiet'],
-        capture_output=True,
-        text=True,
         cwd=tmp_path,
     )
     for res, where in ((two, 'run'), (one, 'alone')):

@@ -6,7 +6,8 @@ And what a saved notebook keeps of it.
 import sys
 
 import nbformat, pexpect
-from conftest import ROOT, python
+import children
+from conftest import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -31,7 +32,7 @@ def learner(*cbs, plot=False):
 
 
 def test_one_plain_line_an_epoch_when_nobody_looks():
-    res = python(CODE + 'learner().fit(3)')
+    res = children.python(CODE + 'learner().fit(3)')
     lines = res.stdout.splitlines()
     assert (
         len(lines) == 3
@@ -42,12 +43,14 @@ def test_one_plain_line_an_epoch_when_nobody_looks():
 
 
 def test_plot_without_a_notebook_says_so():
-    assert 'notebooks only' in python(CODE + 'learner(plot=True).fit(1)').stdout
+    assert (
+        'notebooks only' in children.python(CODE + 'learner(plot=True).fit(1)').stdout
+    )
 
 
 def test_a_loader_without_length():
     assert (
-        python(
+        children.python(
             CODE + "l = learner(); l.dls = DataLoaders((b for b in tl(64)), tl(32)); "
             "l.fit(1)"
         ).returncode

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest, torch
-from conftest import python
+import children
 from test_train import broken, command
 from torch import nn
 
@@ -53,7 +53,7 @@ def finished(run_once, tmp_path):
 
 def test_the_command_knows_the_names_without_torch():
     assert RECIPE_NAMES == tuple(RECIPES)
-    res = python(
+    res = children.python(
         'import sys; from miniai.train import main\n'
         'try: main(["--help"])\n'
         'except SystemExit: print("torch" in sys.modules)'

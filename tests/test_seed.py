@@ -9,7 +9,7 @@ with ours.
 import re
 
 import pytest
-from conftest import python
+import children
 
 IMPORTS = '''
 import torch
@@ -209,14 +209,14 @@ EXPECTED = [
     'block,pool', [(THEIR_BLOCK, THEIR_POOL), (OUR_BLOCK, '')], ids=['theirs', 'ours']
 )
 def test_every_line(block, pool):
-    res = python(IMPORTS + DATA + block + CONV_HEAD + pool + POOL_HEAD)
+    res = children.python(IMPORTS + DATA + block + CONV_HEAD + pool + POOL_HEAD)
     assert res.returncode == 0, res.stderr
     assert res.stdout.splitlines() == EXPECTED
 
 
 def test_the_callbacks_it_prepares_train():
     "It builds a list of callbacks and never uses it; whoever goes on from there will"
-    res = python(
+    res = children.python(
         IMPORTS
         + DATA.replace('get_dls()', 'get_dls(bs=256, limit=1000)')
         + THEIR_BLOCK

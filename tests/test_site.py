@@ -3,7 +3,7 @@
 Nothing from outside, nothing broken, nothing too wide, readable by everybody.
 """
 
-import os, re, shutil, subprocess, sys, tempfile, threading
+import os, re, shutil, sys, tempfile, threading
 from functools import partial
 from http.server import ThreadingHTTPServer
 from io import BytesIO
@@ -13,6 +13,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import numpy as np
 import pytest
+import children
 import yaml
 from PIL import Image
 
@@ -25,7 +26,6 @@ AXE = (
     'axe-core@4.14.1',
     'FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==',
 )
-sys.path.insert(0, str(ROOT / 'tools'))
 
 
 @pytest.fixture(scope='module')
@@ -33,12 +33,8 @@ def site():
     "The folder of the site, made afresh; MINIAI_SITE=keep reads the one that is there"
     if os.environ.get('MINIAI_SITE') == 'keep' and (DOCS / 'index.html').exists():
         return DOCS
-    res = subprocess.run(
-        [sys.executable, ROOT / 'tools' / 'docs.py'],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
+    res = children.run(
+        [sys.executable, ROOT / 'tools' / 'docs.py'], cwd=ROOT, timeout=600
     )
     assert res.returncode == 0, res.stdout + res.stderr
     return DOCS
@@ -342,7 +338,7 @@ def test_options_of_cells_are_yaml_that_quarto_reads(site):
             'from nbdev.doclinks import _build_modidx; from nbdev.serve import proc_nbs; '
             '_build_modidx(); proc_nbs(force=True, n_workers=1)'
         )
-        subprocess.run(
+        children.run(
             [sys.executable, '-W', 'ignore', '-c', code],
             cwd=copy,
             check=True,
@@ -548,31 +544,6 @@ def test_deployed_is_the_site_that_these_tests_read_and_quarto_has_to_make_the_s
 # in a browser -----------------------------------------------------------------------
 
 
-def test_pages_need_nothing_from_outside_and_fit_a_phone(browser, url, pages):
-    from docs_html import KATEX
-
-    from_npm(KATEX)  # without it the formulas do come from outside
-    wrong = []
-    for p in pages:
-        page = visit(browser, url + p, viewport={'width': 390, 'height': 844})
-        wrong += [f'{p} asks for {o}' for o in page.outside] + [
-            f'{p}: {o}' for o in page.complaints
-        ]
-        width = page.evaluate('document.documentElement.scrollWidth')
-        if width > 390:
-            wrong.append(
-                f'{p} is {width} pixels wide on a phone of 390: ' + page.evaluate(WIDE)
-            )
-        wrong += [
-            f'{p}: no alternative text for {o}'
-            for o in page.evaluate(
-                "[...document.images].filter(o => !o.alt).map(o => o.src.slice(-60))"
-            )
-        ]
-        page.context.close()
-    assert not wrong, '\n'.join(wrong)
-
-
 WIDE = """[...document.querySelectorAll('main *')]
           .filter(o => o.getBoundingClientRect().right>391)
           .filter(o => !o.closest('pre, .cell-output, .table-responsive'))
@@ -591,20 +562,47 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_everybody_can_read_it(browser, url, pages, scheme):
-    axe = from_npm(AXE)
-    wrong = []
+PHONE, DESKTOP = {'width': 390, 'height': 844}, {'width': 1280, 'height': 900}
+NO_ALT = '[...document.images].filter(o => !o.alt).map(o => o.src.slice(-60))'
+IS_DARK = """dark => (([r, g, b]) => (+r + +g + +b < 384) == dark)(
+    getComputedStyle(document.body).backgroundColor.match(/\\d+/g))"""
+UNFOLD = "document.querySelectorAll('details').forEach(o => o.open = true)"
+
+
+@pytest.fixture(scope='module')
+def looks(browser, url, pages):
+    """What was seen on each page, a dict of dicts
+
+    Each is loaded once, by a phone, and then shown on a desktop, light, dark and unfolded.
+    """
+    from docs_html import KATEX
+
+    from_npm(KATEX)  # without it the formulas do come from outside
+    axe, seen = from_npm(AXE), {}
     for p in pages:
-        page = visit(
-            browser,
-            url + p,
-            color_scheme=scheme,
-            viewport={'width': 1280, 'height': 900},
-        )
-        wrong += [f'{p}: {o}' for o in axe_says(page, axe, RULES)[:9]]
+        page = visit(browser, url + p, viewport=PHONE, color_scheme='light')
+        o = seen[p] = {'no words': page.evaluate(NO_ALT)}
+        width = page.evaluate('document.documentElement.scrollWidth')
+        o['too wide'] = [] if width <= 390 else [f'{width}: {page.evaluate(WIDE)}']
+        page.set_viewport_size(DESKTOP)
+        o['light'] = axe_says(page, axe, RULES)[:9]
+        page.emulate_media(color_scheme='dark')
+        page.wait_for_function(IS_DARK, arg=True)
+        o['dark'] = axe_says(page, axe, RULES[:1])[:9]
+        page.evaluate(UNFOLD)
+        pushed = f'os => os.map(o => [o, ...o.querySelectorAll("pre")].some({PUSHED}))'
+        o['pushed'] = page.locator('div.sourceCode').evaluate_all(pushed)
+        o['outside'], o['complaints'] = page.outside, page.complaints
         page.context.close()
-    assert not wrong, '\n'.join(wrong)
+    return seen
+
+
+@pytest.mark.parametrize(
+    'what', ['outside', 'complaints', 'too wide', 'no words', 'light', 'dark']
+)
+def test_on_no_page_is_anything(looks, what):
+    "from outside, to complain about, too wide for a phone, without words, hard to read"
+    assert not (wrong := {k: o[what] for k, o in looks.items() if o[what]}), wrong
 
 
 def test_search_finds_and_the_colours_can_be_changed(browser, url):
@@ -639,13 +637,11 @@ def test_a_folded_answer_opens(browser, url):
 def test_the_menu_of_a_phone_is_below_the_bar(browser, url):
     page = visit(browser, url + 'learner.html', viewport={'width': 390, 'height': 844})
     page.click('.quarto-btn-toggle')
-    page.wait_for_timeout(400)
-    top = page.evaluate(
-        """[['#quarto-sidebar a', 'top'], ['#quarto-header', 'bottom']]
+    page.wait_for_function(  # it slides there
+        """() => [['#quarto-sidebar a', 'top'], ['#quarto-header', 'bottom']]
         .map(([what, side]) => document.querySelector(what).getBoundingClientRect()[side])
-        .reduce((a, b) => a - b)"""
+        .reduce((a, b) => a - b) >= 0"""
     )
-    assert top >= 0
     assert page.evaluate(
         """(o => o.scrollHeight<=o.clientHeight || getComputedStyle(o).overflowY=='auto')(
         document.querySelector('#quarto-sidebar'))"""
@@ -762,7 +758,8 @@ def quarto_sample(browser, mark, width=1280):
 
 def axe_says(page, axe, rules):
     "What axe-core has to say against `page`, a list of sentences"
-    page.add_script_tag(path=axe / 'axe.min.js')
+    if not page.evaluate('"axe" in window'):
+        page.add_script_tag(path=axe / 'axe.min.js')
     found = page.evaluate(
         'rules => axe.run({runOnly: {type: "rule", values: rules}})'
         '.then(r => r.violations)',
@@ -844,7 +841,7 @@ def test_quartos_tables_are_as_wide_as_what_is_in_them(browser):
 # code and paper -----------------------------------------------------------------------
 
 
-def test_88_characters_of_code_fit_and_how_much_does_not(browser, url, pages, capsys):
+def test_88_characters_of_code_fit_and_how_much_does_not(browser, url, looks, capsys):
     "Prints the share of code cells that have to be pushed sideways; it falls as pages are wrapped"
     page = visit(browser, url + 'learner.html', viewport={'width': 1280, 'height': 900})
     code = page.locator('div.sourceCode:visible').first
@@ -855,17 +852,8 @@ def test_88_characters_of_code_fit_and_how_much_does_not(browser, url, pages, ca
     prose = page.locator('main section > p').first.evaluate('o => o.offsetWidth')
     assert prose < code.evaluate('o => o.offsetWidth')
     page.context.close()
-    pushed = {}
-    for p in (o for o in pages if '/' not in o and o != '404.html'):
-        page = visit(browser, url + p, viewport={'width': 1280, 'height': 900})
-        page.evaluate(
-            "document.querySelectorAll('details').forEach(o => o.open = true)"
-        )
-        found = page.locator('div.sourceCode').evaluate_all(
-            f'os => os.map(o => [o, ...o.querySelectorAll("pre")].some({PUSHED}))'
-        )
-        pushed[p.removesuffix('.html')] = found
-        page.context.close()
+    pushed = {k.removesuffix('.html'): v['pushed'] for k, v in looks.items()}
+    pushed = {k: v for k, v in pushed.items() if '/' not in k}
     n, of = sum(map(sum, pushed.values())), sum(map(len, pushed.values()))
     assert of > 1000
     with capsys.disabled():

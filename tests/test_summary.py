@@ -8,7 +8,8 @@ from math import prod
 import numpy as np
 import pytest, torch, torchvision
 import torch.nn.functional as F
-from conftest import ROOT, mlp, python
+import children
+from conftest import ROOT, mlp
 from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -1030,7 +1031,7 @@ def test_a_summary_costs_no_more_than_two_forward_passes():
 
 
 def test_importing_does_not_load_the_compiler():
-    res = python(
+    res = children.python(
         'import sys, torch\n'
         'from miniai.summary import summarize\n'
         'from torch import nn\n'

@@ -3,22 +3,22 @@
 
     python tools/notebooks.py check             exported, clean, README up to date?
                                                 names every file that is not
-    python tools/notebooks.py test [PAGE …]     run each page in a process of its own,
-                                                saving nothing
     python tools/notebooks.py run [PAGE …]      run each page in a fresh kernel and
                                                 save its outputs
     python tools/notebooks.py readme            write README.md from nbs/index.ipynb
 
-PAGE is a name such as 03_learner; without one, all of them.
+PAGE is a name such as 03_learner; without one, all of them. To run pages and save nothing:
+pytest tests/test_pages.py -k 03_learner
 """
 
-import argparse, base64, filecmp, os, re, shutil, subprocess, sys, tempfile, time
-from concurrent.futures import ThreadPoolExecutor
+import argparse, base64, filecmp, os, re, shutil, sys, tempfile, time
 from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parent.parent
+import children
+from children import ROOT
+
 NBS = ROOT / 'nbs'
 
 
@@ -60,46 +60,6 @@ def run(paths):
         nbformat.write(nb, p)
         nbdev_clean(fname=str(p))
         print(f'{p.stem}: {time.perf_counter() - start:.0f} s', flush=True)
-
-
-# test ---------------------------------------------------------------------------------
-
-
-def test_one(path):
-    "Run a page in a process of its own; what it printed if it failed, else nothing"
-    code = (
-        'from nbdev.test import nbdev_test; '
-        f'nbdev_test(path={str(path)!r}, n_workers=0, do_print=True)'
-    )
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'agg'}
-    start, res = (
-        time.perf_counter(),
-        subprocess.run(
-            [sys.executable, '-c', code],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=1800,
-        ),
-    )
-    print(
-        f'{"ok    " if res.returncode == 0 else "FAILED"} {path.stem} '
-        f'({time.perf_counter() - start:.0f} s)',
-        flush=True,
-    )
-    return (
-        '' if res.returncode == 0 else f'--- {path.stem} ---\n{res.stdout}{res.stderr}'
-    )
-
-
-def test(paths):
-    "Run each page in a process of its own, two at a time"
-    with ThreadPoolExecutor(2) as ex:
-        failed = [o for o in ex.map(test_one, paths) if o]
-    print(f'{len(paths) - len(failed)} passed, {len(failed)} failed')
-    if failed:
-        sys.exit('\n'.join(failed))
 
 
 # check --------------------------------------------------------------------------------
@@ -148,13 +108,8 @@ def check():
             'from nbdev.clean import nbdev_clean; '
             'nbdev_export(); nbdev_clean()'
         )
-        subprocess.run(
-            [sys.executable, '-c', code],
-            cwd=tmp,
-            check=True,
-            timeout=600,
-            env={**os.environ, 'PYTHONPATH': str(tmp)},
-        )
+        env = {**os.environ, 'PYTHONPATH': str(tmp)}
+        children.python(code, cwd=tmp, check=True, env=env)
         for o in differences(ROOT / 'miniai', tmp / 'miniai', '*.py'):
             complaints.append(
                 f'miniai/{o} is not what the notebooks export: run nbdev_export'
@@ -239,7 +194,7 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument('what', choices=['check', 'test', 'run', 'readme'])
+    p.add_argument('what', choices=['check', 'run', 'readme'])
     p.add_argument('page', nargs='*')
     args = p.parse_args()
     if args.what == 'check':
@@ -247,4 +202,4 @@ if __name__ == '__main__':
     elif args.what == 'readme':
         write_readme()
     else:
-        {'run': run, 'test': test}[args.what](pages(args.page))
+        run(pages(args.page))
