@@ -422,6 +422,53 @@ def test_quarto_sets_formulas_with_the_katex_of_the_site():
     )
 
 
+def test_pictures_say_their_size():
+    import base64
+
+    from docs_html import size_pictures
+
+    f = BytesIO()
+    Image.new('L', (31, 17)).save(f, 'PNG')
+    data = base64.b64encode(f.getvalue()).decode()
+    img = f'<img alt="a" src="data:image/png;base64,{data}" class="b">'
+    want = img.replace(' class="b"', ' width="31" height="17" class="b"')
+    assert size_pictures(f'<p>{img}</p>') == f'<p>{want}</p>'
+    assert size_pictures(want.replace('31', '9')) == want.replace('31', '9')
+
+
+def test_descriptions_are_plain():
+    from docs_html import plain_description
+
+    for o in ('name="description"', 'property="og:description"'):
+        s = f'<meta {o} content="the loop of `fit`"><p>`x`</p>'
+        assert plain_description(s) == s.replace('`fit`', 'fit')
+
+
+def test_the_page_for_what_is_not_there_links_from_the_root():
+    from docs_html import root_links
+
+    for link, want in (
+        ('a.html', '/miniai/a.html'),
+        ('./api/b.html#c', '/miniai/api/b.html#c'),
+        ('/x', '/x'),
+        ('#top', '#top'),
+        ('https://example.org', 'https://example.org'),
+        ('data:,x', 'data:,x'),
+    ):
+        assert root_links(f'<a href="{link}">', '/miniai') == f'<a href="{want}">'
+
+
+def test_a_card_keeps_the_front_matter():
+    from docs_pages import add_card
+
+    text = add_card(
+        '---\ntitle: A\noutput-file: a.html\n---\n# B\n---\n', 'https://x/a.html'
+    )
+    front = yaml.load(text.split('---\n')[1], Strict)
+    assert front['title'] == 'A' and text.endswith('---\n# B\n---\n')
+    assert 'href="https://x/a.html"' in front['include-in-header'][0]['text']
+
+
 def test_an_id_is_there_once_on_a_page(site, pages):
     twice = []
     for p in pages:
@@ -437,8 +484,11 @@ def test_a_link_to_any_page_shows_the_same_picture(site, pages):
     address = 'https://miniai-nb.github.io/miniai/'
     for p in pages:
         s = (site / p).read_text(encoding='utf-8')
-        for o in ('og:image', 'og:image:alt', 'og:url', 'og:title'):
-            assert len(re.findall(f'<meta (?:property|name)="{o}"', s)) == 1, (p, o)
+        for o in ('og:image', 'og:title', 'og:image:alt', 'og:url'):
+            n = len(re.findall(f'<meta (?:property|name)="{o}"', s))
+            assert n == (o in ('og:image', 'og:title') or p != '404.html'), (p, o, n)
+        own = re.findall('<link rel="canonical" href="([^"]*)"', s)
+        assert own == [address + p] * (p != '404.html'), (p, own)
         image = re.search('<meta property="og:image" content="([^"]*)"', s)[1]
         assert (
             image.startswith(address) and (site / image.removeprefix(address)).is_file()

@@ -29,7 +29,7 @@ import yaml
 
 from docs_api import api_pages, to_api
 from docs_html import DOCS, KATEX_URL, complete
-from docs_pages import change_text, check_pages, finish_page, reading_times
+from docs_pages import address_of, change_text, check_pages, finish_page, reading_times
 
 ROOT = Path(__file__).resolve().parent.parent
 PROC = ROOT / '_proc'
@@ -49,11 +49,12 @@ def process():
     _build_modidx()
     with warnings.catch_warnings(action='ignore'):
         proc_nbs(force=True, n_workers=1)
-    targets, times = api_pages(f'{cfg.git_url}/blob/{cfg.branch}'), reading_times()
+    targets = api_pages(f'{cfg.git_url}/blob/{cfg.branch}', address_of(cfg))
+    times = reading_times()
     for p in sorted(PROC.glob('*.ipynb')):
         nb = nbformat.read(p, 4)
         finish_page(nb, p.name, cfg, times)
-        change_text(nb, partial(to_api, targets=targets, host=host(cfg)))
+        change_text(nb, partial(to_api, targets=targets, host=address_of(cfg)))
         nbformat.write(nb, p)
     return cfg
 
@@ -64,10 +65,6 @@ def config():
     from nbdev.config import get_config
 
     return get_config(cfg_name=ROOT / 'settings.ini')
-
-
-def host(cfg):
-    return f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
 
 
 def change_config(folder, change):
@@ -99,7 +96,7 @@ def stage(cfg):
 
     def relink(s):
         s = re.sub(r'(\]\(|href=")(\w+\.ipynb)', link, s)
-        return s.replace(f'{host(cfg)}/', '')
+        return s.replace(f'{address_of(cfg)}/', '')
 
     for k, nb in nbs.items():
         change_text(nb, relink)

@@ -13,16 +13,16 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from docs_pages import CARD
+from docs_pages import add_card, module_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, PROC = ROOT / 'nbs', ROOT / '_proc'
-NUMBER = re.compile(r'^\d+[a-z]?_')  # of a page, before the name of its module
 
 
-def api_pages(source):
-    """A page for each module and one of all in _proc/api/; `source` is where the repository is.
+def api_pages(source, address):
+    """A page for each module and one of all in _proc/api/
 
+    `source` is where the repository is, `address` where the site is.
     Returns a dict from names, in lower case as nbdev links to them, to places on these pages.
     """
     from smalldocs import api
@@ -37,7 +37,7 @@ def api_pages(source):
         if p not in pages:
             p.unlink()
     heads = {
-        NUMBER.sub('', p.stem): nbformat.read(p, 4).cells[0].source
+        module_of(p.stem): nbformat.read(p, 4).cells[0].source
         for p in NBS.glob('[0-9]*.ipynb')
     }
     lessons = {o: heads[o] for o in miniai._names}  # by floors
@@ -48,13 +48,13 @@ def api_pages(source):
             continue
         title, about = re.match(r'# (.*)\n> (.*)', head).groups()
         text = api_page(p.read_text(encoding='utf-8'), name, title, source)
+        text = add_card(text, f'{address}/api/{name}.html')
         p.write_text(text, encoding='utf-8')
         lines.append(
             f'| [`miniai.{name}`]({name}.qmd) | {about} | [{title}](../{name}.html) |'
         )
-    (PROC / 'api' / 'index.qmd').write_text(
-        '\n'.join([*INDEX, *lines, '']), encoding='utf-8'
-    )
+    text = add_card('\n'.join([*INDEX, *lines, '']), f'{address}/api/index.html')
+    (PROC / 'api' / 'index.qmd').write_text(text, encoding='utf-8')
     add_to_sidebar(
         [
             f'api/{o}.qmd'
@@ -68,7 +68,6 @@ def api_pages(source):
 INDEX = [
     '---',
     'title: All modules',
-    f'image: {CARD}',
     'description: What the package gives, made from the docstrings',
     '---',
     '',
@@ -120,7 +119,7 @@ def api_page(text, name, title, source):
     text = ''.join(signature(o) if o.startswith('```') else prose(o) for o in parts)
     text = re.sub(
         r'^description: "',
-        f'image: {CARD}\ndescription: "Classes and functions of miniai.{name}: ',
+        f'description: "Classes and functions of miniai.{name}: ',
         text,
         count=1,
         flags=re.M,

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from docs_pages import CARD
+from docs_pages import CARD, address_of, module_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, DOCS, CACHE = ROOT / 'nbs', ROOT / '_docs', ROOT / '.cache'
@@ -89,21 +89,6 @@ def local_styles(s):
     return re.sub(rf'@import\s*(?:url\(\s*)?{url}\s*\)?[^;{{}}]*;?', '', s)
 
 
-def link_sources(s, sources):
-    "Links to the source of a page lead to the notebook that it is made of"
-
-    def source(m):
-        if m[0].endswith('/api/index.qmd'):
-            return '/tools/docs_api.py'
-        return f'/nbs/{sources[m[1]]}' if m[1] in sources else m[0]
-
-    link = (
-        r'(?<=/main)/nbs/(?:api/)?(\w+)\.(?:ipynb|qmd)'
-        r'(?=" class="toc-action|"[^>]*>\s*<i class="bi bi-(?:pencil|code))'
-    )
-    return re.sub(link, source, s)
-
-
 def size_pictures(s):
     "Embedded PNG pictures say their size, so that the text does not jump around them"
 
@@ -119,24 +104,14 @@ def size_pictures(s):
     )
 
 
-def describe(s, address):
-    "What other programs show of a page: its `address`, a picture, plain words"
+def plain_description(s):
+    "What other programs show of a page is plain text: no backticks"
     attribute = r'((?:name|property)="(?:og:|twitter:)?description" content=")([^"]*)'
-    s = re.sub(attribute, lambda m: m[1] + m[2].replace('`', ''), s)
-    s = re.sub(r'<meta property="og:image:alt"[^>]*>\s*', '', s)
-    return s.replace(
-        '</head>',
-        f'<link rel="canonical" href="{address}"><meta property="og:url" content="{address}">'
-        '<meta property="og:type" content="article"><meta property="og:image:alt" '
-        'content="The network of the series as a row of boxes"></head>',
-        1,
-    )
+    return re.sub(attribute, lambda m: m[1] + m[2].replace('`', ''), s)
 
 
 def ease_access(s):
-    "For the keyboard and for screen readers: a way past the menu, code that can be scrolled"
-    skip = '<a class="skip" href="#quarto-document-content">Skip to the text</a>'
-    s = re.sub(r'(<body[^>]*>)', rf'\1{skip}', s, count=1)
+    "For the keyboard and screen readers: code that can be scrolled, what is a button says so"
     s = s.replace('<pre', '<pre tabindex="0"')
     s = s.replace(
         '<i class="bi bi-github" role="img">',
@@ -161,9 +136,7 @@ def complete(cfg, site=DOCS):
 
     That is notebooks to download, KaTeX, and the picture that other programs show of a page.
     """
-    address = f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
     names = sorted((p.name for p in NBS.glob('*.ipynb')), key=reading_order)
-    sources = {module_of(o): o for o in names}
     (site / 'notebooks').mkdir(exist_ok=True)
     for o in names:
         shutil.copy(NBS / o, site / 'notebooks')
@@ -174,10 +147,7 @@ def complete(cfg, site=DOCS):
         where, s = p.relative_to(site), p.read_text(encoding='utf-8')
         missing = where.as_posix() == '404.html'
         up = f'{cfg.doc_baseurl}/' if missing else '../' * (len(where.parts) - 1)
-        s = link_sources(s, sources)
-        s = size_pictures(s)
-        s = describe(s, f'{address}/{where.as_posix()}')
-        s = ease_access(s)
+        s = ease_access(plain_description(size_pictures(s)))
         if missing:
             s = root_links(s, cfg.doc_baseurl)
         if has_katex:
@@ -188,12 +158,7 @@ def complete(cfg, site=DOCS):
         if (new := local_styles(s)) != s:
             p.write_text(new, encoding='utf-8')
     if (site / 'llms.txt').exists():
-        finish_copies(site, sources, address)
-
-
-def module_of(name):
-    "The name on the site of the notebook `name`: without its number"
-    return re.sub(r'^\d+[a-z]?_|\.ipynb$', '', name)
+        finish_copies(site, [*map(module_of, names)], address_of(cfg))
 
 
 def reading_order(name):
@@ -212,7 +177,7 @@ def finish_copies(site, modules, address):
         s = re.sub(r' \{#[\w.]+\}$|\{\.source-link\}', '', s, flags=re.M)
         p.write_text(s, encoding='utf-8')
     found = json.loads((site / 'search.json').read_text(encoding='utf-8'))
-    bar = r'^source |^Open in Colab Download notebook (?:.*? to run )?'
+    bar = r'^source |^Open in Colab Download notebook Edit this page (?:.*? to run )?'
     for o in found:
         o['text'] = re.sub(bar, '', o['text'])
     (site / 'search.json').write_text(

@@ -98,15 +98,37 @@ def finish_page(nb, name, cfg, times):
     nb.cells = [
         c for c in nb.cells if not c.source.startswith('<!-- WARNING: THIS FILE')
     ]
-    add_image(nb)
+    head = nb.cells[0]
+    head.source = add_card(head.source, f'{address_of(cfg)}/{module_of(name)}.html')
     fold_code(nb, nbformat.read(NBS / name, 4).cells)
     add_bar(nb, name, cfg, times)
 
 
-def add_image(nb):
-    "Name the picture that a link to the page shows; Quarto takes the first one, a badge"
-    head = nb.cells[0]
-    head.source = head.source.replace('---\n', f'---\nimage: {CARD}\n', 1)
+def add_card(text, address):
+    """`text`, which begins with front matter, with what other programs show of the page
+
+    A picture (Quarto would take the first one, a badge), its words, the `address`.
+    """
+    lines = [
+        f'image: {CARD}',
+        'include-in-header:',
+        '  - text: |',
+        f'      <link rel="canonical" href="{address}">',
+        f'      <meta property="og:url" content="{address}">',
+        '      <meta property="og:type" content="article">',
+        '      <meta property="og:image:alt" content="The network as a row of boxes">',
+    ]
+    return text.replace('---\n', '\n'.join(['---', *lines, '']), 1)
+
+
+def module_of(name):
+    "The name on the site of the notebook `name`: without its number"
+    return re.sub(r'^\d+[a-z]?_|\.ipynb$', '', name)
+
+
+def address_of(cfg):
+    "Where the site is, without a slash at the end"
+    return f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/')
 
 
 OPTION = re.compile(r'#\| *([\w-]+): *(.*?) *(?:\n|\Z)')
@@ -203,12 +225,14 @@ def add_bar(nb, name, cfg, times):
     time = (
         f' [{minutes} minutes to read, {run} to run]{{.page-time}}' if minutes else ''
     )
+    edit = f'{cfg.git_url}/edit/{cfg.branch}/nbs/{name}'
     nb.cells.insert(
         1,
         nbformat.v4.new_markdown_cell(
             '::: {.page-bar}\n'
             f'[![Open in Colab](images/colab.svg)]({colab}) '
-            f'<a href="notebooks/{name}" download data-noresolveinput>Download notebook</a>'
+            f'<a href="notebooks/{name}" download data-noresolveinput>Download notebook</a> '
+            f'<a href="{edit}">Edit this page</a>'
             f'{time}\n:::'
         ),
     )
