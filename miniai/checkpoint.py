@@ -381,7 +381,7 @@ def _compare(self:CheckpointCB, learn, state):
     said = [_differences(state['versions'], _conditions(learn))]
     said += [f'without {k}' for k in gone]
     said += [f'without the state of {k}, which was not there'
-             for k in mine if k not in saved]
+             for k in mine if k not in saved and k!='ProgressCB']
     if any(said) and is_main():
         warnings.warn(f'{self.folder} is continued under other conditions, so the '
                       f'numbers may differ: {"; ".join(filter(None, said))}',

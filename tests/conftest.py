@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from children import ROOT
 from torch import nn
 
-from miniai.datasets import DataLoaders, TensorLoader
+from miniai.datasets import DataLoaders, TensorLoader, load_dd
 from miniai.learner import TrainLearner
 from miniai.xtras import set_seed
 
@@ -61,6 +61,16 @@ def seeded():
 @pytest.fixture(scope='session')
 def root():
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def small(tmp_path_factory):
+    "A folder with 600 pictures of Fashion-MNIST to train and 100 to test, as on the hub"
+    folder = tmp_path_factory.mktemp('small')
+    dd = load_dd()
+    for split, n in (('train', 600), ('test', 100)):
+        dd[split].select(range(n)).to_parquet(folder / f'{split}.parquet')
+    return folder
 
 
 @pytest.fixture

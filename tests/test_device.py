@@ -138,7 +138,9 @@ def test_low_precision_is_one_that_the_device_multiplies():
 
 
 @pytest.mark.parametrize(
-    'cb', [m.GradClip(), m.GradAccum(512), m.ChannelsLast()], ids=lambda o: str(o)
+    'cb',
+    [m.GradClip(), m.GradAccum(512), m.ChannelsLast()],
+    ids=lambda o: type(o).__name__,
 )
 def test_callbacks_of_speed_and_thrift(dls, cb):
     rows = make(dls, cb).fit(1)

@@ -387,53 +387,6 @@ def wheel(tmp_path_factory):
     return next((where / 'dist').glob('miniai_nb-*.whl'))
 
 
-@pytest.fixture(scope='module')
-def clean_python(wheel):
-    """The Python of a second environment with the newest of everything but torch
-
-    Torch is linked in from this one.
-    """
-    where = ROOT / '.venv-wheel'
-    py = environment(where, 'torch', 'torchvision', 'numpy')
-    children.run([py, '-m', 'pip', 'install', '-q', wheel], check=True)
-    yield py
-    shutil.rmtree(where)
-
-
-def test_the_wheel_trains_in_a_clean_environment(clean_python, tmp_path):
-    code = '''
-import sys
-from importlib.metadata import version
-from pathlib import Path
-import miniai
-assert '.venv-wheel' in miniai.__file__, miniai.__file__
-try: import nbdev; sys.exit('nbdev is there')
-except ImportError: pass
-assert int(version('fastcore').split('.')[0])>=2, version('fastcore')
-from miniai.all import *
-import torch.nn.functional as F
-dls = get_dls(bs=32, limit=64)
-learn = TrainLearner(get_resnet(), dls, F.cross_entropy, lr=.01)
-learn.fit(1, cbs=SingleBatchCB())
-learn.lr_find(plot=False, max_epochs=1)
-learn.summary()
-assert (embedded_path()/'LICENSE').exists()
-print('trained', float(learn.loss))
-'''
-    res = children.run([clean_python, '-c', code], cwd=tmp_path)
-    assert res.returncode == 0 and res.stdout.splitlines()[-1].startswith('trained'), (
-        res.stdout + res.stderr
-    )
-    command = clean_python.parent / 'miniai-train'
-    res = children.run(
-        [command, '--limit', '64', '--epochs', '1', '--bs', '32', '--quiet'],
-        cwd=tmp_path,
-    )
-    assert res.returncode == 0 and res.stdout.startswith('Test accuracy'), (
-        res.stdout + res.stderr
-    )
-
-
 def colab_cell(path):
     "The number and the text of the cell that installs the package on Colab"
     ((i, c),) = [
@@ -454,20 +407,19 @@ def test_the_colab_cell_is_the_same_everywhere_and_comes_first():
     )
 
 
-def test_a_page_runs_on_colab(wheel, tmp_path):
-    """On Colab there are torch, torchvision, numpy and a kernel
+@pytest.fixture(scope='module')
+def colab(wheel, tmp_path_factory):
+    """The Python of an environment like Colab's, where the first cell of a page was run
 
-    The first cell adds the package and leaves those as they are; then all of page 01
-    runs.
+    There are torch, torchvision, numpy and a kernel; the cell adds the package, from the
+    wheel instead of the repository, and leaves those as they are. Then the page runs.
     """
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
 
-    py, page, url = (
-        environment(ROOT / '.venv-colab', 'torch', 'torchvision', 'numpy', 'ipykernel'),
-        ROOT / 'nbs' / '01_datasets.ipynb',
-        f"git+{settings()['git_url']}",
-    )
+    tmp, where = tmp_path_factory.mktemp('colab'), ROOT / '.venv-colab'
+    py = environment(where, 'torch', 'torchvision', 'numpy', 'ipykernel')
+    page, url = ROOT / 'nbs' / '02b_events.ipynb', f"git+{settings()['git_url']}"
 
     def installed():
         code = (
@@ -475,7 +427,7 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
             "print(json.dumps([(o.__version__, o.__file__, "
             "os.stat(o.__file__).st_ino) for o in (numpy, torch, torchvision)]))"
         )
-        return children.run([py, '-c', code], check=True, cwd=tmp_path).stdout
+        return children.run([py, '-c', code], check=True, cwd=tmp).stdout
 
     before, nb = installed(), nbformat.read(page, 4)
     i, text = colab_cell(page)
@@ -490,40 +442,61 @@ def test_a_page_runs_on_colab(wheel, tmp_path):
         "sys.modules['google.colab'] = types.ModuleType('google.colab')"
     )
     nb.cells.insert(0, nbformat.v4.new_code_cell(colab))
-    nb.cells.append(
-        nbformat.v4.new_code_cell(
-            "import miniai\nprint('installed', '.venv-colab' in miniai.__file__)"
-        )
-    )
-    (tmp_path / 'kernels' / 'colab').mkdir(parents=True)
-    (tmp_path / 'kernels' / 'colab' / 'kernel.json').write_text(
-        json.dumps(
-            {
-                'argv': [
-                    str(py),
-                    '-m',
-                    'ipykernel_launcher',
-                    '-f',
-                    '{connection_file}',
-                ],
-                'display_name': 'colab',
-                'language': 'python',
-            }
-        )
-    )
+    last = "import miniai\nprint('installed', '.venv-colab' in miniai.__file__)"
+    nb.cells.append(nbformat.v4.new_code_cell(last))
+    start = [str(py), '-m', 'ipykernel_launcher', '-f', '{connection_file}']
+    spec = {'argv': start, 'display_name': 'colab', 'language': 'python'}
+    (tmp / 'kernels' / 'colab').mkdir(parents=True)
+    (tmp / 'kernels' / 'colab' / 'kernel.json').write_text(json.dumps(spec))
     client = NotebookClient(
         nb,
-        timeout=900,
+        timeout=children.LIMIT,
         kernel_name='colab',
-        resources={'metadata': {'path': str(tmp_path)}},
+        resources={'metadata': {'path': str(tmp)}},
     )
     client.create_kernel_manager().kernel_spec_manager = KernelSpecManager(
-        kernel_dirs=[str(tmp_path / 'kernels')]
+        kernel_dirs=[str(tmp / 'kernels')]
     )
     client.execute()
     assert nb.cells[-1].outputs[0].text == 'installed True\n'
     assert installed() == before
-    shutil.rmtree(ROOT / '.venv-colab')
+    yield py
+    shutil.rmtree(where)
+
+
+def test_a_page_runs_on_colab_and_the_wheel_trains_there(colab, tmp_path):
+    "With the newest of everything but torch, and without nbdev"
+    code = '''
+import sys
+from importlib.metadata import version
+from pathlib import Path
+import miniai
+assert '.venv-colab' in miniai.__file__, miniai.__file__
+try: import nbdev; sys.exit('nbdev is there')
+except ImportError: pass
+assert int(version('fastcore').split('.')[0])>=2, version('fastcore')
+from miniai.all import *
+import torch.nn.functional as F
+dls = get_dls(bs=32, limit=64)
+learn = TrainLearner(get_resnet(), dls, F.cross_entropy, lr=.01)
+learn.fit(1, cbs=SingleBatchCB())
+learn.lr_find(plot=False, max_epochs=1)
+learn.summary()
+assert (embedded_path()/'LICENSE').exists()
+print('trained', float(learn.loss))
+'''
+    res = children.run([colab, '-c', code], cwd=tmp_path)
+    assert res.returncode == 0 and res.stdout.splitlines()[-1].startswith('trained'), (
+        res.stdout + res.stderr
+    )
+    command = colab.parent / 'miniai-train'
+    res = children.run(
+        [command, '--limit', '64', '--epochs', '1', '--bs', '32', '--quiet'],
+        cwd=tmp_path,
+    )
+    assert res.returncode == 0 and res.stdout.startswith('Test accuracy'), (
+        res.stdout + res.stderr
+    )
 
 
 def test_the_map_of_the_series_is_up_to_date(root):

@@ -181,13 +181,13 @@ def test_a_run_of_two_goes_on_to_the_same_bits(tmp_path):
     assert alone['history'] == whole['history']
 
 
-def test_the_command_notices_that_there_are_two(tmp_path):
+def test_the_command_notices_that_there_are_two(small, tmp_path):
     res = torchrun(
         2,
         '-m',
         'miniai.train',
-        '--limit',
-        600,
+        '--data',
+        small,
         '--epochs',
         1,
         '--bs',
@@ -209,9 +209,7 @@ def test_the_command_notices_that_there_are_two(tmp_path):
         'metrics.csv',
         'model.safetensors',
     }
-    found = torchrun(
-        2, '-m', 'miniai.train', '--limit', 600, '--epochs', 1, '--lr', -1, cwd=tmp_path
-    )
+    found = torchrun(2, '-m', 'miniai.train', '--data', small, '--lr', -1, cwd=tmp_path)
     assert (
         found.returncode
         and found.stderr.count('the learning rate should be a number above 0') == 1
@@ -221,7 +219,7 @@ def test_the_command_notices_that_there_are_two(tmp_path):
     )  # the folder of a run that never began
 
 
-def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(tmp_path):
+def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(small, tmp_path):
     cmd = [
         sys.executable,
         '-m',
@@ -230,8 +228,8 @@ def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(tmp_path):
         '--nproc-per-node=2',
         '-m',
         'miniai.train',
-        '--limit',
-        '600',
+        '--data',
+        small,
         '--epochs',
         '12',
         '--bs',

@@ -64,7 +64,7 @@ def terminal(code):
         ['-c', CODE + code],
         cwd=str(ROOT),
         encoding='utf-8',
-        timeout=60,
+        timeout=children.LIMIT,
         dimensions=(30, 120),
     )
     child.expect(pexpect.EOF)
@@ -94,7 +94,7 @@ def notebook(*cells, fails=False):
         cells=[nbformat.v4.new_code_cell(o) for o in (CODE, *cells)]
     )
     try:
-        NotebookClient(nb, timeout=120, kernel_name='python3').execute()
+        NotebookClient(nb, timeout=children.LIMIT, kernel_name='python3').execute()
     except CellExecutionError:
         if not fails:
             raise

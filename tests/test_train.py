@@ -1,32 +1,50 @@
 "The command as somebody would use it, and misuse it"
 
-import csv, json, os, signal, sys
+import csv, json, os, shutil, signal, sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from subprocess import PIPE
+from types import SimpleNamespace
 
 import numpy as np, pytest, torch
 import children
 from PIL import Image, ImageOps
 
 from miniai.datasets import get_dls
-from miniai.train import default_out, load_run, run_training
+from miniai.train import default_out, load_run, main, run_training
 
 COMMAND = str(Path(sys.executable).parent / 'miniai-train')
-FAST = ['--limit', '600', '--bs', '128', '--epochs', '2', '--device', 'cpu']
+FAST = ['--bs', '128', '--epochs', '2', '--device', 'cpu']
 
 
-def command(*args, **kw):
-    return children.run([COMMAND, *map(str, args)], **kw)
+def command(*args, cwd='.'):
+    "The command, called in this process: how it ended and what it printed"
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), chdir(cwd):
+        try:
+            code = main([*map(str, args)])
+        except SystemExit as e:
+            code = e.code
+    return SimpleNamespace(
+        returncode=code, stdout=out.getvalue(), stderr=err.getvalue()
+    )
 
 
 @pytest.fixture(scope='module')
 def out(tmp_path_factory):
-    "A finished run"
+    "A finished run, as somebody makes it: in a process of its own, on Fashion-MNIST"
     out = tmp_path_factory.mktemp('run') / 'a' / 'b'
-    res = command(*FAST, '--out', out)
+    res = children.run([COMMAND, '--limit', '600', *FAST, '--out', out])
     assert res.returncode == 0, res.stderr
     (out.parent / 'log').write_text(res.stdout)
     return out
+
+
+@pytest.fixture
+def few(small):
+    "Options: the small data set"
+    return ['--data', small, *FAST]
 
 
 def test_help_explains_every_option_and_needs_no_torch():
@@ -76,8 +94,8 @@ def test_a_run_says_what_it_does_and_leaves_everything(out):
     assert f"numbers   {config['numbers']}\n" in (out.parent / 'log').read_text()
 
 
-def test_quiet_prints_the_result_only(tmp_path):
-    res = command(*FAST, '--quiet', '--out', tmp_path / 'q')
+def test_quiet_prints_the_result_only(few, tmp_path):
+    res = command(*few, '--quiet', '--out', tmp_path / 'q')
     assert (
         len(res.stdout.splitlines()) == 1
         and res.stdout.startswith('Test accuracy')
@@ -85,26 +103,9 @@ def test_quiet_prints_the_result_only(tmp_path):
     )
 
 
-def test_the_same_seed_gives_the_same_run_quiet_or_not(tmp_path):
-    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+def test_the_same_seed_gives_the_same_run_quiet_or_not(few, tmp_path):
     for o, q in (('a', []), ('b', ['--quiet'])):
-        assert (
-            command(
-                '--limit',
-                '300',
-                '--bs',
-                '128',
-                '--epochs',
-                '2',
-                '--device',
-                'cpu',
-                '--out',
-                tmp_path / o,
-                *q,
-                env=env,
-            ).returncode
-            == 0
-        )
+        assert command(*few, '--out', tmp_path / o, *q).returncode == 0
     a, b = (load_run(tmp_path / o, 'cpu') for o in 'ab')
     assert (
         a.config['history'][-1]['valid_loss'] == b.config['history'][-1]['valid_loss']
@@ -245,25 +246,14 @@ def test_a_split_to_watch_is_watched(tmp_path):
     assert '20 images to train, 20 to watch, 20 to be tested on' in log
 
 
-def test_an_older_run_in_the_same_folder(out, tmp_path):
+def test_an_older_run_in_the_same_folder(out, few, tmp_path):
     """Its measures go when a new run begins
 
     Its network stays until the new one is there.
     """
     for o in out.iterdir():
         (tmp_path / o.name).write_bytes(o.read_bytes())
-    res = command(
-        '--limit',
-        '2000',
-        '--bs',
-        '64',
-        '--lr',
-        '1e12',
-        '--device',
-        'cpu',
-        '--out',
-        tmp_path,
-    )
+    res = command(*few, '--bs', '32', '--lr', '1e12', '--out', tmp_path)
     assert (
         'No epoch was finished' in res.stderr
         and not (tmp_path / 'metrics.csv').exists()
@@ -271,12 +261,11 @@ def test_an_older_run_in_the_same_folder(out, tmp_path):
     )
 
 
-def test_fast_says_what_it_picked_and_changes_little(tmp_path):
+def test_fast_says_what_it_picked_and_changes_little(few, tmp_path):
     from miniai.accel import fast
 
-    options = ('--limit', '512', '--bs', '64', '--epochs', '1', '--device', 'cpu')
     slow, quick = (
-        command(*options, *more, '--out', tmp_path / nm)
+        command(*few, '--bs', '64', '--epochs', '1', *more, '--out', tmp_path / nm)
         for nm, more in (('slow', ('--no-fast',)), ('fast', ()))
     )
     assert (
@@ -351,16 +340,10 @@ def test_labels_in_a_column_that_has_to_be_named(tmp_path):
     assert command(*args, '--label', 'b').returncode == 0
 
 
-def test_a_pipe_that_knows_ascii_only(tmp_path):
-    assert (
-        command(
-            *FAST,
-            '--out',
-            tmp_path / 'o',
-            env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
-        ).returncode
-        == 0
-    )
+def test_a_pipe_that_knows_ascii_only(few, tmp_path):
+    env = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    res = children.run([COMMAND, *few, '--out', tmp_path / 'o'], env=env)
+    assert res.returncode == 0 and res.stdout.isascii(), res.stderr
 
 
 def test_a_run_that_never_began_leaves_no_folder(tmp_path):
@@ -368,8 +351,8 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     assert not (tmp_path / 'o').exists()
 
 
-def test_a_last_batch_of_one_image(tmp_path):
-    run_training(1, 100, limit=201, out=tmp_path / 'o', quiet=True)
+def test_a_last_batch_of_one_image(small, tmp_path):
+    run_training(1, 100, data=small, limit=223, out=tmp_path / 'o', quiet=True)
 
 
 # Bad input ----------------------------------------------------------------------------
@@ -416,22 +399,12 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path):
 
 
 def test_a_diverging_run_names_the_batch_and_saves_nothing_over_a_good_model(
-    out, tmp_path
+    out, few, tmp_path
 ):
     for o in out.iterdir():
         (tmp_path / o.name).write_bytes(o.read_bytes())
-    res = command(
-        '--limit',
-        '3000',
-        '--bs',
-        '64',
-        '--epochs',
-        '3',
-        '--lr',
-        '1e12',
-        '--out',
-        tmp_path,
-    )
+    more = ['--bs', '32', '--epochs', '3', '--lr', '1e12']
+    res = command(*few, *more, '--out', tmp_path)
     assert (
         res.returncode == 1
         and 'in epoch 1 of 3, at train batch' in res.stderr
@@ -442,7 +415,7 @@ def test_a_diverging_run_names_the_batch_and_saves_nothing_over_a_good_model(
     ).read_bytes()
 
 
-LONG = ['--limit', '2000', '--bs', '128', '--epochs', '500', '--device', 'cpu']
+LONG = ['--bs', '128', '--epochs', '500', '--device', 'cpu']
 
 
 def begin(*args):
@@ -451,8 +424,8 @@ def begin(*args):
     return children.start(cmd, stdout=PIPE, stderr=PIPE)
 
 
-def test_ctrl_c_keeps_the_metrics_so_far(tmp_path):
-    with begin(*LONG, '--out', tmp_path / 'o') as p:
+def test_ctrl_c_keeps_the_metrics_so_far(small, tmp_path):
+    with begin(*LONG, '--data', small, '--out', tmp_path / 'o') as p:
         for line in p.stdout:
             if line.startswith('epoch 2'):
                 break
@@ -472,13 +445,13 @@ def test_ctrl_c_keeps_the_metrics_so_far(tmp_path):
 
 # a run that goes on -------------------------------------------------------------------
 
-OPTIONS = ('--limit', '400', '--bs', '32', '--epochs', '4', '--device', 'cpu')
+OPTIONS = ('--limit', '300', '--bs', '32', '--epochs', '4', '--device', 'cpu')
 
 
-def broken(folder, after=1, options=OPTIONS):
-    "A run that was killed when `after` epochs were safe"
-    with begin(*options, '--quiet', '--out', folder) as p:
-        children.until(lambda: list(folder.glob(f'checkpoints/epoch_{after:04}*')), p)
+def broken(folder, data, options=OPTIONS):
+    "A run that was killed when an epoch was safe"
+    with begin(*options, '--data', data, '--quiet', '--out', folder) as p:
+        children.until(lambda: list(folder.glob('checkpoints/epoch_0001*')), p)
         p.kill()
     assert (folder / 'options.json').exists() and not (
         folder / 'model.safetensors'
@@ -486,11 +459,12 @@ def broken(folder, after=1, options=OPTIONS):
     return folder
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+def test_a_killed_run_goes_on_to_the_same_bits(small, tmp_path):
+    whole = tmp_path / 'whole'
     whole = run_training(
-        4, 32, limit=400, device='cpu', out=tmp_path / 'whole', quiet=True
+        4, 32, data=small, limit=300, device='cpu', out=whole, quiet=True
     )
-    broken(tmp_path / 'b')
+    broken(tmp_path / 'b', small)
     res = command('--resume', tmp_path / 'b')
     assert (
         res.returncode == 0
@@ -520,9 +494,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     )
 
 
-def test_a_run_goes_on_with_its_own_options_and_is_not_written_over(tmp_path):
-    folder = broken(tmp_path / 'runs' / 'one')
-    res = command(*OPTIONS, '--out', folder)
+def test_a_run_goes_on_with_its_own_options_and_is_not_written_over(small, tmp_path):
+    folder = broken(tmp_path / 'runs' / 'one', small)
+    res = command(*OPTIONS, '--data', small, '--out', folder)
     assert res.returncode == 1 and f'miniai-train --resume {folder}' in res.stderr
     for more, why in (
         (('--epochs', '9'), 'begun with epochs=4'),
@@ -554,15 +528,15 @@ def test_what_is_no_run_does_not_go_on(tmp_path):
         )
 
 
-def test_two_runs_in_one_folder(tmp_path):
-    with begin(*LONG, '--quiet', '--out', tmp_path) as p:
+def test_two_runs_in_one_folder(small, tmp_path):
+    with begin(*LONG, '--data', small, '--quiet', '--out', tmp_path) as p:
         assert children.until(lambda: list(tmp_path.glob('checkpoints/epoch*')), p)
         res = command('--resume', tmp_path)
         assert res.returncode == 1 and 'Another run is writing' in res.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    with begin(*LONG, '--quiet', '--out', tmp_path / 'o') as p:
+def test_ctrl_c_says_how_to_go_on(small, tmp_path):
+    with begin(*LONG, '--data', small, '--quiet', '--out', tmp_path / 'o') as p:
         assert children.until(lambda: list(tmp_path.glob('o/checkpoints/epoch*')), p)
         p.send_signal(signal.SIGINT)
         err = p.communicate(timeout=children.LIMIT)[1]
@@ -572,7 +546,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     )
 
 
-def test_small_mistakes_about_going_on(tmp_path, out):
+def test_small_mistakes_about_going_on(small, tmp_path, out):
     res = command('--resume', out, '--epochs', '7')
     assert res.returncode == 1 and 'begun with epochs=2' in res.stderr
     res = command('--resume', out)
@@ -582,12 +556,13 @@ def test_small_mistakes_about_going_on(tmp_path, out):
     (tmp_path / 'file').touch()
     res = command('--resume', tmp_path / 'file')
     assert res.returncode == 1 and 'no run to go on with' in res.stderr
-    folder = broken(tmp_path / 'a b')
+    folder = broken(tmp_path / 'a b', small)
+    kept = shutil.copytree(folder, tmp_path / 'kept')
     for o in folder.glob('checkpoints/epoch*'):
         o.unlink()
     res = command('--resume', folder)
     assert res.returncode == 0 and 'begins with its first epoch' in res.stdout
-    folder = broken(tmp_path / 'c')
+    folder = Path(shutil.copytree(kept, tmp_path / 'c'))
     for o in folder.glob('checkpoints/epoch*'):
         os.truncate(o, 1000)
     res = command('--resume', folder)
@@ -598,5 +573,5 @@ def test_small_mistakes_about_going_on(tmp_path, out):
         and 'one before' not in res.stderr
     )
     (folder / 'options.json').unlink()
-    res = command(*OPTIONS, '--out', folder)
+    res = command(*OPTIONS, '--data', small, '--out', folder)
     assert res.returncode == 1 and list(folder.glob('checkpoints/epoch*'))

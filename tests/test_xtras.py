@@ -4,7 +4,7 @@ import random
 from collections import OrderedDict, defaultdict, namedtuple
 from types import MappingProxyType
 
-import nbformat, numpy as np, pytest, torch
+import children, nbformat, numpy as np, pytest, torch
 from nbclient import NotebookClient
 
 from miniai.conv import conv, to_device
@@ -99,5 +99,7 @@ x = Big()''',
         'print(held, watch[0]())',
     ]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o) for o in cells])
-    NotebookClient(nb, timeout=120, kernel_name='python3', allow_errors=True).execute()
+    NotebookClient(
+        nb, timeout=children.LIMIT, kernel_name='python3', allow_errors=True
+    ).execute()
     assert nb.cells[-1].outputs[0].text == 'True None\n'
