@@ -25,7 +25,7 @@ lint: setup   ## what ruff (ruff.toml) and import-linter (tools/floors.ini) have
 	.venv/bin/lint-imports tools/floors.ini
 
 # As many processes as there are cores (JOBS=4 says how many); what takes long comes first
-PYTEST = $(PY) -m pytest tests -n $(or $(JOBS),auto) --dist loadgroup --no-loadscope-reorder --durations=10
+PYTEST = $(PY) -m pytest tests -n $(or $(JOBS),auto) --durations=10
 
 fast: setup   ## export, lint, and the tests that are quick; PAGE=03_learner: that page, and the tests of its module
 	.venv/bin/nbdev_export

@@ -1,6 +1,6 @@
 "Small data and small models that the tests share, and how tests are chosen and shared out"
 
-import os, re, signal
+import os, re, signal, sys
 
 os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # half the time, and quiet beside others
@@ -19,22 +19,25 @@ from miniai.xtras import set_seed
 # which tests, in which order ----------------------------------------------------------
 
 FIRST = ['test_site.py', 'test_pages.py', 'test_faults.py', 'test_train.py']
+# a site, a browser, an environment, a whole run: whoever needs one waits for it
+SLOW = {'site', 'browser', 'wheel', 'out'}
+if sys.platform == 'win32':  # signals, terminals and limits of memory as Unix has them
+    collect_ignore = [
+        f'test_{o}.py' for o in 'faults security progress processes'.split()
+    ]
 
 
 def pytest_addoption(parser):
     parser.addoption('--page', help='only that page, and the quick tests of its module')
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before -m is obeyed
 def pytest_collection_modifyitems(config, items):
-    """What takes long comes first, and the tests of a file stay in one process
-
-    But for pages: each is a process of its own anyway.
-    """
+    "What takes long comes first"
     items.sort(key=lambda o: FIRST.index(o.path.name) if o.path.name in FIRST else 99)
     for o in items:
-        unit = o.name if o.path.name == 'test_pages.py' else o.path.name
-        o.add_marker(pytest.mark.xdist_group(unit))
+        if SLOW & set(o.fixturenames):
+            o.add_marker('slow')
     if page := config.getoption('page'):
         items[:] = [o for o in items if belongs(o, page)]
 
@@ -48,6 +51,20 @@ def belongs(item, page):
         return False
     text = item.path.read_text(encoding='utf-8')
     return item.path.stem == f'test_{module}' or f'miniai.{module}' in text
+
+
+@pytest.hookimpl(optionalhook=True)  # also without pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    "Shared out by file, so that what a file makes is made once; each page by itself"
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split('::')[0]
+            return nodeid if file.endswith('test_pages.py') else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 # small data and small models ----------------------------------------------------------

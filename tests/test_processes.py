@@ -24,6 +24,7 @@ from miniai.learner import DeviceCB, TrainLearner
 
 SCRIPT = '''
 import json, sys, torch
+from contextlib import suppress
 import torch.distributed as dist
 import torch.nn.functional as F
 from pathlib import Path
@@ -39,48 +40,53 @@ from miniai.learner import (
 from miniai.sgd import RecorderCB
 from miniai.xtras import is_main, set_seed
 
-out,o = Path(sys.argv[1]),json.loads(sys.argv[2])
-g = torch.Generator().manual_seed(0)
-x = torch.randn(203, 1, 8, 8, generator=g, dtype=torch.float64)
-y = (x.mean((1,2,3))*16).round().long().clamp(-2, 2)+2
-def dl(x, y, bs, shuffle):
-    return DataLoader(
-        TensorDataset(x, y), bs, shuffle, num_workers=o.get('workers', 0)
-    ) if o.get('stock') else TensorLoader(x, y, bs, shuffle)
-dls = DataLoaders(dl(x, y, o.get('bs', 40), True), dl(x[:101], y[:101], 50, False))
-set_seed(0)
-model = nn.Sequential(
-    nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(o.get('dropout', 0.)),
-    nn.Flatten(), nn.BatchNorm1d(288, momentum=None), nn.Linear(288, 5)).double()
-
 class Stop(Callback):
+    def __init__(self, epoch): self.epoch = epoch
     def before_epoch(self, learn):
-        if learn.epoch==o.get('stop'): raise SystemExit(0)
+        if learn.epoch==self.epoch: raise SystemExit(0)
 
-losses = RecorderCB(loss=lambda cb: cb.learn.loss)
-share = AccelerateCB(sync_bn=o.get('sync_bn', True), cpu=True)
-cbs = [
-    share,
-    MetricsCB(
-        accuracy=Accuracy(), f1=MulticlassF1Score(num_classes=5, average='macro')),
-    ProgressCB(), losses, Stop(), SaveHistoryCB(out/'history.csv')]
-if 'checkpoints' in o:
-    cbs.append(CheckpointCB(out/o['checkpoints'], resume=o.get('resume', False)))
-if 'accum' in o: cbs.append(GradAccum(o['accum']))
-set_seed(o.get('seeds', [1]*9)[share.i])
-learn = TrainLearner(model, dls, F.cross_entropy, 1e-2, cbs, optim.AdamW)
-learn.fit(o.get('epochs', 2))
-preds,targs,inps = learn.capture_preds(inps=True)
-assert torch.equal(targs, y[:101]) and torch.equal(inps, x[:101])
-assert learn.model is model and 'forward' not in vars(model[1])
-weights = [p.sum().item() for p in model.parameters()]
-everybody = share.collect([
-    weights, preds.tolist(), [b.double().sum().item() for b in model.buffers()]])
-rows = [{k: v for k,v in r.items() if k!='time'} for r in learn.history]
-if is_main():
-    (out/'result.json').write_text(json.dumps(dict(
-        losses=[o.item() for o in losses.recs['loss']], history=rows,
-        everybody=everybody)))
+def train(out, o):
+    out.mkdir(exist_ok=True)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(203, 1, 8, 8, generator=g, dtype=torch.float64)
+    y = (x.mean((1,2,3))*16).round().long().clamp(-2, 2)+2
+    def dl(x, y, bs, shuffle):
+        return DataLoader(
+            TensorDataset(x, y), bs, shuffle, num_workers=o.get('workers', 0)
+        ) if o.get('stock') else TensorLoader(x, y, bs, shuffle)
+    dls = DataLoaders(dl(x, y, o.get('bs', 40), True), dl(x[:101], y[:101], 50, False))
+    set_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(o.get('dropout', 0.)),
+        nn.Flatten(), nn.BatchNorm1d(288, momentum=None), nn.Linear(288, 5)).double()
+    losses = RecorderCB(loss=lambda cb: cb.learn.loss)
+    share = AccelerateCB(sync_bn=o.get('sync_bn', True), cpu=True)
+    cbs = [
+        share,
+        MetricsCB(
+            accuracy=Accuracy(), f1=MulticlassF1Score(num_classes=5, average='macro')),
+        ProgressCB(), losses, Stop(o.get('stop')), SaveHistoryCB(out/'history.csv')]
+    if 'checkpoints' in o:
+        cbs.append(CheckpointCB(out/o['checkpoints'], resume=o.get('resume', False)))
+    if 'accum' in o: cbs.append(GradAccum(o['accum']))
+    set_seed(o.get('seeds', [1]*9)[share.i])
+    learn = TrainLearner(model, dls, F.cross_entropy, 1e-2, cbs, optim.AdamW)
+    if is_main(): print('===', out.name, flush=True)
+    learn.fit(o.get('epochs', 2))
+    preds,targs,inps = learn.capture_preds(inps=True)
+    assert torch.equal(targs, y[:101]) and torch.equal(inps, x[:101])
+    assert learn.model is model and 'forward' not in vars(model[1])
+    weights = [p.sum().item() for p in model.parameters()]
+    everybody = share.collect([
+        weights, preds.tolist(), [b.double().sum().item() for b in model.buffers()]])
+    rows = [{k: v for k,v in r.items() if k!='time'} for r in learn.history]
+    if is_main():
+        (out/'result.json').write_text(json.dumps(dict(
+            losses=[o.item() for o in losses.recs['loss']], history=rows,
+            everybody=everybody)))
+
+for name, options in json.loads(sys.argv[2]).items():
+    with suppress(SystemExit): train(Path(sys.argv[1])/name, options)
 if dist.is_initialized(): dist.destroy_process_group()
 '''
 
@@ -103,14 +109,20 @@ def torchrun(n, *args, **kw):
     )
 
 
-def together(where, n, **options):
-    "What the script above wrote in `n` processes, and what they printed"
-    where.mkdir(exist_ok=True)
+def together(where, n, **trainings):
+    """What the script above wrote in `n` processes, and what they printed
+
+    `trainings` are dicts of options, one after the other in folders of these names.
+    """
     (where / 'script.py').write_text(SCRIPT)
-    res = torchrun(n, where / 'script.py', where, json.dumps(options))
+    res = torchrun(n, where / 'script.py', where, json.dumps(trainings))
     assert res.returncode == 0, res.stderr[-4000:]
-    path = where / 'result.json'
-    return json.loads(path.read_text()) if path.exists() else None, res.stdout
+    said = {o.split('\n')[0]: o for o in res.stdout.split('=== ')[1:]}
+    paths = {o: where / o / 'result.json' for o in trainings}
+    return {
+        k: (json.loads(v.read_text()) if v.exists() else None, said[k])
+        for k, v in paths.items()
+    }
 
 
 def same(a, b, eps):
@@ -122,20 +134,49 @@ def same(a, b, eps):
     )
 
 
+LATER = dict(epochs=3, dropout=0.3, checkpoints='c')
+
+
 @pytest.fixture(scope='module')
-def one(tmp_path_factory):
-    return together(tmp_path_factory.mktemp('one'), 1)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('together')
 
 
-@pytest.mark.parametrize(
-    'n,options', [(3, dict(seeds=[1, 5, 7])), (2, dict(stock=True, workers=1))]
-)
-def test_as_many_processes_as_one_likes_do_what_one_does(tmp_path, one, n, options):
+@pytest.fixture(scope='module')
+def of_one(folder):
+    "Trainings of one process"
+    return together(folder, 1, one={}, accum=dict(accum=2))
+
+
+@pytest.fixture(scope='module')
+def of_two(folder):
+    "Trainings of two processes"
+    return together(
+        folder,
+        2,
+        stock=dict(stock=True, workers=1),
+        own_norms=dict(sync_bn=False, bs=51),
+        accum_2=dict(accum=2),
+        whole=LATER,
+        part=dict(LATER, stop=1),
+    )
+
+
+@pytest.fixture(scope='module')
+def of_three(folder):
+    "A training of three processes"
+    return together(folder, 3, seeds=dict(seeds=[1, 5, 7]))
+
+
+@pytest.mark.parametrize('several, name', [('of_two', 'stock'), ('of_three', 'seeds')])
+def test_as_many_processes_as_one_likes_do_what_one_does(
+    of_one, several, name, folder, request
+):
     """Losses, metrics, weights and predictions, whatever seeds the others have
 
     Batches of 40, the last of 3, with AdamW and BatchNorm, in float64.
     """
-    res, said = together(tmp_path, n, **options)
+    one, (res, said) = of_one['one'], request.getfixturevalue(several)[name]
     same(res['losses'], one[0]['losses'], 1e-9)
     for a, b in zip(res['history'], one[0]['history'], strict=True):
         same([a[k] for k in a], [b[k] for k in b], 1e-6)  # metrics are float32
@@ -143,41 +184,35 @@ def test_as_many_processes_as_one_likes_do_what_one_does(tmp_path, one, n, optio
     for a, b in zip(first, one[0]['everybody'][0]):
         same(a, b, 1e-7)
     assert all(o == first for o in res['everybody']), 'the processes disagree'
-    assert [o.split('time')[0] for o in said.splitlines()] == [
-        o.split('time')[0] for o in one[1].splitlines()
+    assert [o.split('time')[0] for o in said.splitlines()[1:]] == [
+        o.split('time')[0] for o in one[1].splitlines()[1:]
     ]  # every line once
-    assert len((tmp_path / 'history.csv').read_text().splitlines()) == 3
+    assert len((folder / name / 'history.csv').read_text().splitlines()) == 3
 
 
-def test_without_shared_batch_norm_all_have_the_same_model_and_judge_by_it(tmp_path):
-    res, _ = together(tmp_path, 2, sync_bn=False, bs=51)
-    a, b = res['everybody']
+def test_without_shared_batch_norm_all_have_the_same_model_and_judge_by_it(of_two):
+    a, b = of_two['own_norms'][0]['everybody']
     assert a[:2] == b[:2] and a[2] == b[2]
 
 
-def test_accumulated_steps_are_those_of_one_process(tmp_path):
-    a, b = (together(tmp_path / str(n), n, accum=2)[0] for n in (1, 2))
-    same(a['losses'], b['losses'], 1e-9)
+def test_accumulated_steps_are_those_of_one_process(of_one, of_two):
+    same(of_one['accum'][0]['losses'], of_two['accum_2'][0]['losses'], 1e-9)
 
 
-def test_a_run_of_two_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_of_two_goes_on_to_the_same_bits(of_two, folder):
     "With dropout, for which each process has random numbers of its own"
-    whole, _ = together(tmp_path / 'whole', 2, epochs=3, dropout=0.3, checkpoints='c')
-    together(tmp_path / 'part', 2, epochs=3, dropout=0.3, checkpoints='c', stop=1)
-    assert (tmp_path / 'part' / 'c' / 'epoch_0001.safetensors').exists() and not (
-        tmp_path / 'part' / 'result.json'
+    whole = of_two['whole'][0]
+    assert (folder / 'part' / 'c' / 'epoch_0001.safetensors').exists() and not (
+        folder / 'part' / 'result.json'
     ).exists()
-    rest, said = together(
-        tmp_path / 'part', 2, epochs=3, dropout=0.3, checkpoints='c', resume=True
-    )
+    rest, said = together(folder, 2, part=dict(LATER, resume=True))['part']
     assert (
         rest['history'] == whole['history']
         and rest['everybody'] == whole['everybody']
         and said.count('goes on after epoch 1') == 1
     )
-    alone, _ = together(
-        tmp_path / 'part', 1, epochs=3, dropout=0.3, checkpoints='c', resume=True
-    )  # a finished run, and one process
+    # a finished run, and one process
+    alone, _ = together(folder, 1, part=dict(LATER, resume=True))['part']
     assert alone['history'] == whole['history']
 
 
