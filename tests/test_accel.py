@@ -513,6 +513,7 @@ def test_what_does_not_go_together_is_said():
         ).fit(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('opt', [optim.AdamW, partial(optim.SGD, momentum=0.9)])
 def test_a_compiled_step_is_the_same_step(opt):
     sched = lambda: BatchSchedCB(

@@ -467,6 +467,7 @@ def callbacks(plan, folder, real=REAL):
 # Properties ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @examples(150)
 @given(plans())
 def test_any_callbacks_and_faults(plan):
@@ -561,6 +562,7 @@ TRIALS = dict(
 )
 
 
+@pytest.mark.slow
 @examples(100)
 @given(plans(), st.sampled_from(sorted(TRIALS)))
 def test_trials_leave_no_trace(plan, trial):

@@ -695,6 +695,7 @@ def test_what_others_wrote_may_keep_what_it_likes(tmp_path):
     assert same(run(tmp_path / 'a', [], **kw), run(tmp_path / 'b', [1, 3], **kw))
 
 
+@pytest.mark.slow
 def test_a_compiled_step_goes_on(tmp_path):
     from miniai.accel import Compile
 

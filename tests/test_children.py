@@ -61,6 +61,7 @@ def test_the_linter_knows_who_starts_processes_otherwise():
         assert ('TID251' in said) == found, said
 
 
+@pytest.mark.slow
 def test_a_page_has_its_run_and_the_quick_tests_of_its_module():
     cmd = [sys.executable, '-m', 'pytest', 'tests', '--collect-only', '-qq', '--page']
     said = children.run([*cmd, '02_conv'], cwd=ROOT).stdout

@@ -308,6 +308,7 @@ def test_labels_in_a_csv_file(tmp_path):
     assert get_dls(tmp_path, valid=2).classes == ['cat', 'dog']
 
 
+@pytest.mark.slow
 def test_from_dd_with_a_data_set_of_ones_own_and_worker_processes():
     class Tab(Dataset_):
         def __init__(self):
@@ -378,6 +379,7 @@ def test_a_batch_larger_than_the_data_is_one_batch():
     assert len(get_dls(bs=10**6, limit=20).train) == 1
 
 
+@pytest.mark.slow
 def test_an_unknown_name_while_offline_is_not_asked_for_again_and_again(tmp_path):
     "The hub's own client waits 23 seconds before it gives up: counted, not waited for"
     code = (
@@ -530,6 +532,7 @@ def unpacked(pixels, monkeypatch):
     return asked
 
 
+@pytest.mark.slow
 def test_the_cache_of_pixels_is_never_trusted(tmp_path, monkeypatch, unpacked, pixels):
     import miniai.sources as D
 
@@ -554,6 +557,7 @@ def test_the_cache_of_pixels_is_never_trusted(tmp_path, monkeypatch, unpacked, p
     assert torch.equal(dls.train.x, decode_images(some))
 
 
+@pytest.mark.slow
 def test_no_place_for_the_cache_is_no_error(tmp_path, monkeypatch, unpacked):
     import miniai.sources as D
 

@@ -654,6 +654,7 @@ class Dying(Dataset):
         return torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(i)), i % 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('persistent', [False, True])
 def test_a_worker_that_dies(tmp_path, persistent, quick):
     """The error of PyTorch comes through, and nothing stays behind
@@ -706,6 +707,7 @@ EVENTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('valid', [True, pytest.param(False, marks=pytest.mark.soak)])
 @pytest.mark.parametrize('event', EVENTS)
 def test_an_exception_in_any_callback_at_any_event(tmp_path, event, valid, quick):
@@ -895,6 +897,7 @@ def not_safe(folder, done, want, resume, n=N):
     return res
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_random_moments(tmp_path, quick):
     "Real signals, in 100 small fits"
     want, rng, count = unbroken(), random.Random(0), Counter()
@@ -996,6 +999,7 @@ class CtrlC:
         return names
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_every_place(tmp_path, quick):
     """Not at random but where it matters
 
@@ -1085,6 +1089,7 @@ def test_ctrl_c_at_every_place(tmp_path, quick):
 # long ones, in processes of their own; `make soak` has them in full -------------------
 
 
+@pytest.mark.slow
 def test_orphans(long):
     """A run is killed whose workers live on, with the lock in their hands
 
@@ -1098,6 +1103,7 @@ def test_orphans(long):
     assert res['longest_wait'] < 10 and not res['different']
 
 
+@pytest.mark.slow
 def test_kills(long):
     """kill -9 at random moments, then on
 
@@ -1122,6 +1128,7 @@ def test_kills(long):
     ), res
 
 
+@pytest.mark.slow
 def test_epochs(long):
     "With all callbacks, memory stays flat and files stay closed"
     res = long['epochs']()
@@ -1138,6 +1145,7 @@ def test_epochs(long):
     )
 
 
+@pytest.mark.slow
 def test_images(long):
     "Pictures that come through the stock DataLoader are not all in memory at once"
     res = long['images']()

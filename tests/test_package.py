@@ -52,6 +52,7 @@ def test_lazy_names_are_the_modules_own():
     assert set(miniai._names) == set(MODULES)
 
 
+@pytest.mark.slow
 def test_the_first_batch_in_one_line():
     res = children.python(
         "from miniai.datasets import *; from miniai.conv import *; "
@@ -66,6 +67,7 @@ def test_the_first_batch_in_one_line():
     ), res.stderr
 
 
+@pytest.mark.slow
 def test_all_gives_the_public_names_and_the_methods_of_later_pages():
     res = children.python('''
 before = set(globals())
@@ -499,6 +501,7 @@ print('trained', float(learn.loss))
     )
 
 
+@pytest.mark.slow
 def test_the_map_of_the_series_is_up_to_date(root):
     """The index reads the pages to say how long they take
 

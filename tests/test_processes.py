@@ -168,6 +168,7 @@ def of_three(folder):
     return together(folder, 3, seeds=dict(seeds=[1, 5, 7]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('several, name', [('of_two', 'stock'), ('of_three', 'seeds')])
 def test_as_many_processes_as_one_likes_do_what_one_does(
     of_one, several, name, folder, request
@@ -190,15 +191,18 @@ def test_as_many_processes_as_one_likes_do_what_one_does(
     assert len((folder / name / 'history.csv').read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_without_shared_batch_norm_all_have_the_same_model_and_judge_by_it(of_two):
     a, b = of_two['own_norms'][0]['everybody']
     assert a[:2] == b[:2] and a[2] == b[2]
 
 
+@pytest.mark.slow
 def test_accumulated_steps_are_those_of_one_process(of_one, of_two):
     same(of_one['accum'][0]['losses'], of_two['accum_2'][0]['losses'], 1e-9)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_goes_on_to_the_same_bits(of_two, folder):
     "With dropout, for which each process has random numbers of its own"
     whole = of_two['whole'][0]
@@ -216,6 +220,7 @@ def test_a_run_of_two_goes_on_to_the_same_bits(of_two, folder):
     assert alone['history'] == whole['history']
 
 
+@pytest.mark.slow
 def test_the_command_notices_that_there_are_two(small, tmp_path):
     res = torchrun(
         2,
@@ -254,6 +259,7 @@ def test_the_command_notices_that_there_are_two(small, tmp_path):
     )  # the folder of a run that never began
 
 
+@pytest.mark.slow
 def test_a_run_of_two_that_was_stopped_goes_on_with_two_and_with_one(small, tmp_path):
     cmd = [
         sys.executable,

@@ -59,6 +59,7 @@ def test_a_recipe_that_is_not_there(tmp_path):
         run_training(recipe='99', out=tmp_path / 'o')
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_on_all_images_and_says_so(tmp_path):
     res = command(*OPTIONS, '--bs', '128', '--epochs', '1', '--out', tmp_path / 'o')
     assert res.returncode == 0, res.stderr
@@ -119,6 +120,7 @@ def test_the_accuracy_is_that_of_both_sides_and_the_loss_without_smoothing(
     ) and 'mirror' in repr(run)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(small, tmp_path):
     same = {'recipe': '94', 'limit': 300, 'data': small, 'device': 'cpu'}
     whole = run_training(4, 32, out=tmp_path / 'whole', quiet=True, **same)
@@ -293,6 +295,7 @@ LOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('look', LOOKS)
 def test_a_look_does_not_change_whose_turn_it_is(look):
     def losses(*looks):

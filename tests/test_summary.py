@@ -333,6 +333,7 @@ def test_sparse_products_are_not_counted_as_dense():
     assert res.total_macs == 0 and len(res.uncounted) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
 def test_compiled_and_scripted_models():
     m, x = mlp(), torch.randn(2, 4)
@@ -1014,6 +1015,7 @@ def test_without_numbers_there_is_no_memory():
     )
 
 
+@pytest.mark.slow
 def test_a_summary_costs_no_more_than_two_forward_passes():
     model, x = torchvision.models.resnet50().eval(), torch.randn(1, 3, 224, 224)
 
@@ -1030,6 +1032,7 @@ def test_a_summary_costs_no_more_than_two_forward_passes():
     assert ratios[len(ratios) // 2] < 2, ratios
 
 
+@pytest.mark.slow
 def test_importing_does_not_load_the_compiler():
     res = children.python(
         'import sys, torch\n'

@@ -94,6 +94,7 @@ def test_a_run_says_what_it_does_and_leaves_everything(out):
     assert f"numbers   {config['numbers']}\n" in (out.parent / 'log').read_text()
 
 
+@pytest.mark.slow
 def test_quiet_prints_the_result_only(few, tmp_path):
     res = command(*few, '--quiet', '--out', tmp_path / 'q')
     assert (
@@ -103,6 +104,7 @@ def test_quiet_prints_the_result_only(few, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_quiet_or_not(few, tmp_path):
     for o, q in (('a', []), ('b', ['--quiet'])):
         assert command(*few, '--out', tmp_path / o, *q).returncode == 0
@@ -220,6 +222,7 @@ def test_runs_that_cannot_be_loaded(out, tmp_path):
             load_run(tmp_path)
 
 
+@pytest.mark.slow
 def test_other_data(tmp_path):
     from test_datasets import image_folder
 
@@ -246,6 +249,7 @@ def test_a_split_to_watch_is_watched(tmp_path):
     assert '20 images to train, 20 to watch, 20 to be tested on' in log
 
 
+@pytest.mark.slow
 def test_an_older_run_in_the_same_folder(out, few, tmp_path):
     """Its measures go when a new run begins
 
@@ -261,6 +265,7 @@ def test_an_older_run_in_the_same_folder(out, few, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_fast_says_what_it_picked_and_changes_little(few, tmp_path):
     from miniai.accel import fast
 
@@ -340,6 +345,7 @@ def test_labels_in_a_column_that_has_to_be_named(tmp_path):
     assert command(*args, '--label', 'b').returncode == 0
 
 
+@pytest.mark.slow
 def test_a_pipe_that_knows_ascii_only(few, tmp_path):
     env = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
     res = children.run([COMMAND, *few, '--out', tmp_path / 'o'], env=env)
@@ -351,6 +357,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path):
     assert not (tmp_path / 'o').exists()
 
 
+@pytest.mark.slow
 def test_a_last_batch_of_one_image(small, tmp_path):
     run_training(1, 100, data=small, limit=223, out=tmp_path / 'o', quiet=True)
 
@@ -398,6 +405,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_diverging_run_names_the_batch_and_saves_nothing_over_a_good_model(
     out, few, tmp_path
 ):
@@ -424,6 +432,7 @@ def begin(*args):
     return children.start(cmd, stdout=PIPE, stderr=PIPE)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_metrics_so_far(small, tmp_path):
     with begin(*LONG, '--data', small, '--out', tmp_path / 'o') as p:
         for line in p.stdout:
@@ -459,6 +468,7 @@ def broken(folder, data, options=OPTIONS):
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(small, tmp_path):
     whole = tmp_path / 'whole'
     whole = run_training(
@@ -494,6 +504,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(small, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_options_and_is_not_written_over(small, tmp_path):
     folder = broken(tmp_path / 'runs' / 'one', small)
     res = command(*OPTIONS, '--data', small, '--out', folder)
@@ -528,6 +539,7 @@ def test_what_is_no_run_does_not_go_on(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder(small, tmp_path):
     with begin(*LONG, '--data', small, '--quiet', '--out', tmp_path) as p:
         assert children.until(lambda: list(tmp_path.glob('checkpoints/epoch*')), p)
@@ -535,6 +547,7 @@ def test_two_runs_in_one_folder(small, tmp_path):
         assert res.returncode == 1 and 'Another run is writing' in res.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(small, tmp_path):
     with begin(*LONG, '--data', small, '--quiet', '--out', tmp_path / 'o') as p:
         assert children.until(lambda: list(tmp_path.glob('o/checkpoints/epoch*')), p)
