@@ -308,6 +308,7 @@ def test_what_a_cpu_prefers():
     )
 
 
+@pytest.mark.slow
 def test_the_trial_is_made_once():
     cpu_prefers(torch.bfloat16)
     misses = cpu_prefers.cache_info().misses

@@ -58,6 +58,7 @@ def test_growth_has_all_its_points(compare):  # which put the folder on the path
         ), nm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('nm', ['compare', 'growth'])
 def test_help(nm):
     res = children.run([sys.executable, BENCH / f'{nm}.py', '--help'])
@@ -103,10 +104,11 @@ def test_a_new_column_loses_no_row(recipes, tmp_path):
     } and not recipes.read(tmp_path / 'none.csv')
 
 
+@pytest.mark.slow
 def test_every_part_of_the_recipe_can_be_exchanged(recipes):
     from miniai.datasets import get_dls
 
-    dls = get_dls(bs=1000, valid=300, limit=2000)
+    dls = get_dls(bs=100, valid=300, limit=400)
     losses = {
         nm: recipes.train_part(nm, 0, dls, epochs=2)['valid_loss']
         for nm in recipes.PARTS
@@ -120,26 +122,30 @@ def test_every_part_of_the_recipe_can_be_exchanged(recipes):
     } <= set(recipes.PARTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('nm', ['recipes', 'explore'])
 def test_help_of_the_trials(nm):
     res = children.run([sys.executable, BENCH / f'{nm}.py', '--help'])
     assert res.returncode == 0 and 'nbs/results' in res.stdout
 
 
-def test_runs_are_collected_and_others_added(tmp_path):
+@pytest.mark.slow
+def test_runs_are_collected_and_others_added(small, tmp_path):
     from miniai.train import run_training
 
     for seed in range(3):
         run_training(
             1,
             64,
+            data=small,
             limit=200,
             seed=seed,
             device='cpu',
             out=tmp_path / str(seed),
             quiet=True,
         )
-    run_training(1, 32, limit=200, seed=3, device='cpu', out=tmp_path / '3', quiet=True)
+    last = {'data': small, 'limit': 200, 'device': 'cpu'}
+    run_training(1, 32, seed=3, out=tmp_path / '3', quiet=True, **last)
 
     def collect(seeds, machine, *more):
         return children.run(

@@ -525,6 +525,7 @@ def follow(plan, learn, mine, watch, d):
     )
 
 
+@pytest.mark.slow
 @examples(100)
 @given(plans(OBSERVERS))
 def test_who_only_looks_changes_nothing(plan):

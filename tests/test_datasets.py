@@ -91,6 +91,7 @@ def test_same_batches_and_random_state_as_the_stock_loader(n, bs, shuffle):
         assert torch.equal(xa, xb) and torch.equal(ya, yb)
 
 
+@pytest.mark.slow
 def test_the_held_out_images_are_stratified_fixed_and_not_trained_on():
     set_seed(1)
     a = get_dls(valid=5_000)

@@ -28,6 +28,7 @@ def test_every_order_is_the_one_in_the_table():
     assert found == {'Callback': 0, **ORDER}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'nm', ['events', 'guards', 'preserve', 'history', 'progress', 'finder']
 )

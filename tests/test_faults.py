@@ -549,6 +549,7 @@ def test_a_damaged_checkpoint(copy, run3, what, quick):
     )
 
 
+@pytest.mark.slow
 def test_bytes_flipped_anywhere(copy):
     """Never another exception than CheckpointError
 

@@ -105,6 +105,7 @@ def test_a_finished_run_predicts_the_same():
     assert run.predict(images()[0]).label in run.classes
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     copy, small_network, other_conditions
 ):

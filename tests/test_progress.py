@@ -5,11 +5,13 @@ And what a saved notebook keeps of it.
 
 import sys
 
-import nbformat, pexpect
+import nbformat, pexpect, pytest
 import children
 from conftest import ROOT
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+pytestmark = pytest.mark.slow  # each a process or a kernel of its own
 
 CODE = '''
 import sys, time, torch, torch.nn.functional as F

@@ -11,6 +11,8 @@ import re
 import pytest
 import children
 
+pytestmark = pytest.mark.slow  # each a process or a kernel of its own
+
 IMPORTS = '''
 import torch
 from miniai.datasets import *

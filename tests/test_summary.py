@@ -1384,6 +1384,7 @@ def test_layers_made_on_first_use():
     )
 
 
+@pytest.mark.slow
 def test_a_wrapper_that_hands_on_attributes():
     class Wrapper(nn.Module):
         def __init__(self):

@@ -77,6 +77,7 @@ def test_setting_a_seed_leaves_determinism_as_it_is():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hoard', ['f()', 'chained()', 'x'])
 def test_memory_comes_back_in_a_real_kernel(hoard):
     cells = [
