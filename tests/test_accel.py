@@ -80,6 +80,7 @@ EVERY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'names',
     [
@@ -202,6 +203,7 @@ def test_nothing_is_left_on_after_an_error(event, error):
     assert not torch.is_autocast_enabled('cpu') and isinstance(learn.opt, optim.SGD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('width', [1, 2, 3])
 @pytest.mark.parametrize('stride', [1, 2, 3])
 @pytest.mark.parametrize('channels_last', [False, True])

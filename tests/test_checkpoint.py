@@ -170,6 +170,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kw', RUNS.values(), ids=RUNS)
 def test_broken_and_resumed_is_the_same_run(kw, tmp_path):
     assert same(run(tmp_path / 'a', [], **kw), run(tmp_path / 'b', [0, 1, 1, 3], **kw))
@@ -457,6 +458,7 @@ class Scripted(Callback):
 SCRIPT = (0.1, 0.5, 0.3, math.nan, 0.5, 0.6, 0.2, 0.2, 0.2, 0.9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'patience,min_delta,stops,best',
     [(3, 0.0, 5, 2), (4, 0.0, 10, 10), (4, 0.2, 6, 2), (2, 0.0, 4, 2)],
@@ -574,6 +576,7 @@ def equal(a, b):
     return a == b or a != a and b != b
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(TREES)
 def test_every_state_comes_back_as_it_was(tmp_path_factory, tree):

@@ -63,6 +63,7 @@ def test_the_two_networks_of_the_blog_post(head, params, macs, dead, how):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'nm',
     [
@@ -95,6 +96,7 @@ def test_torchvision_documents_the_same_numbers(nm):
     assert abs(res.total_macs / 1e9 / weights.meta['_ops'] - 1) < 0.005
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('nm', ['resnet18', 'vit_b_16'])
 def test_numbers_or_not_the_counts_are_the_same(nm):
     model = torchvision.models.get_model(nm, weights=None)
@@ -115,6 +117,7 @@ bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('nm', list(bench.NETWORKS))
 def test_hand_counts_of_the_benchmark(nm):
     make, inputs, by_hand = bench.NETWORKS[nm]
