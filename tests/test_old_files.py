@@ -6,6 +6,7 @@ Elsewhere the numbers are compared.
 """
 
 import json, pkgutil, shutil, sys, warnings
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np, pytest, torch
@@ -25,7 +26,9 @@ from make_v0_1 import (
     small_config,
     weights_sha,
 )
-from miniai.checkpoint import CheckpointCB, read_checkpoint
+from packaging.version import Version
+
+from miniai.checkpoint import CheckpointCB, CheckpointError, read_checkpoint
 from miniai.models import ResNetPart
 from miniai.train import load_run, resume_training
 
@@ -65,6 +68,16 @@ def other_conditions():
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', '.*is continued under other conditions')
         yield
+
+
+@contextmanager
+def refused_by_an_older_torch():
+    "A PyTorch before that of the files may know their schedule with another state"
+    try:
+        yield
+    except CheckpointError as e:
+        older = Version(torch.__version__) < Version(EXPECTED['conditions']['torch'])
+        assert older and 'the schedule OneCycleLR should have' in str(e), e
 
 
 def numbers(o):
@@ -110,9 +123,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     copy, small_network, other_conditions
 ):
     folder = copy('interrupted')
-    check(said_of_resumed(resume_training(folder, quiet=True)), 'resumed')
-    names = ['config.json', 'curve.png', 'metrics.csv', 'model.safetensors']
-    assert sorted(o.name for o in folder.iterdir()) == names
+    with refused_by_an_older_torch():
+        check(said_of_resumed(resume_training(folder, quiet=True)), 'resumed')
+        names = ['config.json', 'curve.png', 'metrics.csv', 'model.safetensors']
+        assert sorted(o.name for o in folder.iterdir()) == names
 
 
 def test_another_network_is_refused_in_a_sentence(copy, other_conditions):
@@ -127,8 +141,9 @@ def test_a_saved_learner_is_loaded():
 
 def test_a_learner_with_many_callbacks_goes_on(copy, other_conditions):
     folder, learn = copy('callbacks'), callbacks_learner()
-    learn.fit(EPOCHS, cbs=CheckpointCB(folder, resume=True, quiet=True))
-    check(said_of_callbacks(learn), 'callbacks')
+    with refused_by_an_older_torch():
+        learn.fit(EPOCHS, cbs=CheckpointCB(folder, resume=True, quiet=True))
+        check(said_of_callbacks(learn), 'callbacks')
 
 
 def test_an_old_checkpoint_says_what_it_is():
