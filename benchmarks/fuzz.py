@@ -13,6 +13,7 @@ and a finding is a file that can be tried again (--again FILE).
 
 import argparse, copy, io, json, math, os, random, resource, shutil, signal
 import sys, tempfile, time, traceback, warnings, zlib
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
 
@@ -51,7 +52,7 @@ def foreign(e, ours):
     `None` if it is: raised in miniai, with a sentence, and not after taking all
     memory."""
     if isinstance(e, Hung):
-        return f'took more than {PATIENCE} s of CPU'
+        return f'took more than {PATIENCE} s of CPU, or waits for something'
     if isinstance(e, Changed):
         return str(e)
     if not isinstance(e, ours):
@@ -661,28 +662,43 @@ TARGETS = {
 # the process that does it -------------------------------------------------------------
 
 
+@contextmanager
+def patience(seconds=PATIENCE):
+    """Raise `Hung` in the block after `seconds` of CPU, or if it waits forever
+
+    Of CPU, for other work may keep it waiting; and twenty times that on the clock, for
+    what waits for somebody (a pipe that nobody writes to) uses no CPU.
+    """
+
+    def too_long(*_):
+        raise Hung('It hangs')
+
+    for o in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(o, too_long)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 20 * seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def try_one(target, data):
     """What became of the input `data`: 'accepted', 'refused' or 'foreign'.
 
     With the reason and the traceback if it is that."""
 
-    def too_long(*_):
-        raise Hung()
-
-    signal.signal(signal.SIGPROF, too_long)  # of CPU: others may keep it waiting
-    signal.setitimer(signal.ITIMER_PROF, PATIENCE)
     try:
-        target.try_it(data)
+        with patience():
+            target.try_it(data)
+    except KeyboardInterrupt:
+        raise
     except BaseException as e:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        if isinstance(e, KeyboardInterrupt):
-            raise
         why = foreign(e, target.ours)
         return (
             ('foreign', why, traceback.format_exc()) if why else ('refused', None, None)
         )
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
     return 'accepted', None, None
 
 

@@ -300,7 +300,7 @@ def main(root):
 
     assert Path(miniai.__file__).resolve().is_relative_to(root), miniai.__file__
     ask = ['git', 'rev-parse', 'HEAD']
-    commit = subprocess.check_output(ask, cwd=root, text=True).strip()
+    commit = subprocess.check_output(ask, cwd=root, text=True).strip()  # noqa: TID251
     if miniai.__version__ != VERSION or not commit.startswith(COMMIT):
         sys.exit(
             f'This is miniai {miniai.__version__} at {commit}; '

@@ -34,6 +34,7 @@ from miniai.learner import (
     Learner,
     MetricsCB,
     MomentumLearner,
+    ProgressCB,
     TrainCB,
     TrainLearner,
 )
@@ -355,6 +356,16 @@ def test_other_conditions_are_told(tmp_path):
     learn = make(cbs=[RecorderCB(l=lambda cb: 1)])
     with pytest.warns(RuntimeWarning, match='without the state of RecorderCB'):
         learn.fit(N + 1, cbs=CheckpointCB(tmp_path, resume=True))
+
+
+@pytest.mark.parametrize('before', [True, False])
+def test_whether_progress_is_shown_is_no_condition(tmp_path, before):
+    "Nothing is warned of (a warning would be an error here)"
+    shown = lambda on: [ProgressCB()] * on
+    make(cbs=shown(before)).fit(2, cbs=CheckpointCB(tmp_path))
+    learn = make(cbs=shown(not before))
+    learn.fit(N, cbs=CheckpointCB(tmp_path, resume=True))
+    assert len(learn.history) == N
 
 
 @pytest.mark.parametrize('before', [True, False])

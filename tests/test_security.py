@@ -65,10 +65,6 @@ def serve(pipe):
     hfds.config.HF_HUB_OFFLINE = True
     fuzz.prepare()
 
-    def too_long(*_):
-        raise fuzz.Hung('It hangs')
-
-    signal.signal(signal.SIGPROF, too_long)  # of CPU: others may keep it waiting
     path = os.environ['PATH']
     while True:
         f, args, cache = pipe.recv()
@@ -80,9 +76,9 @@ def serve(pipe):
             setattr(hfds.config, nm, Path(cache) / o)
         os.environ['PATH'] = path
         start, before = time.process_time(), peak()[1]
-        signal.setitimer(signal.ITIMER_PROF, 20)
         try:
-            value, error = f(*args), None
+            with fuzz.patience(20):
+                value, error = f(*args), None
         except BaseException as e:
             value, error = (
                 None,
@@ -93,7 +89,6 @@ def serve(pipe):
                     traceback.format_exc(),
                 ),
             )
-        signal.setitimer(signal.ITIMER_PROF, 0)
         pipe.send((value, error, peak()[0] - before, time.process_time() - start))
 
 
@@ -1392,6 +1387,24 @@ def test_fuzz(tmp_path):
         o['tried'] == 40 and o['refused'] and o['worst'] < fuzz.PATIENCE
         for o in res.values()
     )
+
+
+@pytest.mark.parametrize('hang', ['busy', 'waiting'])
+def test_what_hangs_is_ended_whether_it_is_busy_or_waits(hang):
+    r, w = os.pipe()
+    before = signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGPROF)
+    try:
+        with pytest.raises(fuzz.Hung), fuzz.patience(0.05):
+            while hang == 'busy':
+                pass
+            os.read(r, 1)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        assert signal.getitimer(signal.ITIMER_PROF)[0] == 0
+    finally:
+        signal.signal(signal.SIGALRM, before[0])
+        signal.signal(signal.SIGPROF, before[1])
+        os.close(r)
+        os.close(w)
 
 
 def test_the_fuzzer_finds(tmp_path, monkeypatch):

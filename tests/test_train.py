@@ -454,7 +454,7 @@ def test_ctrl_c_keeps_the_metrics_so_far(small, tmp_path):
 
 # a run that goes on -------------------------------------------------------------------
 
-OPTIONS = ('--limit', '300', '--bs', '32', '--epochs', '4', '--device', 'cpu')
+OPTIONS = ('--limit', '400', '--bs', '32', '--epochs', '4', '--device', 'cpu')
 
 
 def broken(folder, data, options=OPTIONS):
@@ -470,10 +470,8 @@ def broken(folder, data, options=OPTIONS):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(small, tmp_path):
-    whole = tmp_path / 'whole'
-    whole = run_training(
-        4, 32, data=small, limit=300, device='cpu', out=whole, quiet=True
-    )
+    same = {'limit': 400, 'data': small, 'device': 'cpu'}
+    whole = run_training(4, 32, out=tmp_path / 'whole', quiet=True, **same)
     broken(tmp_path / 'b', small)
     res = command('--resume', tmp_path / 'b')
     assert (
