@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['ALIASES', 'STATS', 'embedded_path', 'inplace', 'collate_dict', 'check_bs', 'TensorLoader', 'DataLoaders', 'load_dd',
-           'get_dls', 'FORMATS', 'MOST_PIXELS', 'PIXELS', 'check_count', 'check_memory', 'choose_splits',
+           'get_dls', 'class_lines', 'FORMATS', 'MOST_PIXELS', 'PIXELS', 'check_count', 'check_memory', 'choose_splits',
            'decode_images', 'embedded_pixels', 'find_columns', 'find_splits', 'fit_size', 'get_grid', 'hub_reachable',
            'open_picture', 'pixel_stats', 'read_labels', 'show_image', 'show_images', 'stratified', 'subplots',
            'to_pixels']
 
 # %% ../nbs/01_datasets.ipynb #4b47001a
+import re, tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from functools import wraps
 from importlib.resources import files
 from math import ceil
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +27,14 @@ from fastcore.basics import patch
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from .drawing import get_grid, show_image, show_images, subplots
-from miniai.sources import (
-    FORMATS, MOST_PIXELS, PIXELS, check_memory, choose_splits, decode_images,
-    embedded_pixels, find_columns, find_splits, fit_size, hub_reachable, load_folder,
-    load_hub, number_rows, open_picture, pixel_stats, read_labels, stratified,
-    to_pixels)
+from .pictures import (
+    FORMATS, MOST_PIXELS, Form, check_memory, decode_images, fit_size, open_picture,
+    pixel_stats, read_pictures, to_pixels)
+from .sources import (
+    PIXELS, Labels, embedded_pixels, hub_reachable, load_folder, load_hub, number_rows)
+from miniai.splits import (
+    check_classes_known, choose_splits, find_columns, find_splits, read_labels,
+    stratified)
 from .xtras import check_count
 
 # %% ../nbs/01_datasets.ipynb #fc5704a5
@@ -86,7 +93,8 @@ class TensorLoader:
         shuffle:bool=False, # A new random order each time it is iterated over
         mean:float|Sequence[float]=0., # Of pixels in 0…1: a number, or one a channel
         std:float|Sequence[float]=1., # Their standard deviation, likewise
-        drop_last:bool=False # Leave away the last batch if it is not full
+        drop_last:bool=False, # Leave away the last batch if it is not full
+        paths:Sequence[Path]|None=None # The files of the items, if they have some
     ):
         check_bs(bs)
         if len(x)!=len(y): raise ValueError(f'{len(x):,} inputs, but {len(y):,} labels')
@@ -98,6 +106,7 @@ class TensorLoader:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.mean, self.std = mean, std
+        self.paths = paths
         per_channel = [-1] + [1]*(x.ndim-2)
         m = torch.as_tensor(mean, dtype=torch.float32).reshape(per_channel)
         s = torch.as_tensor(std, dtype=torch.float32).reshape(per_channel)
@@ -156,19 +165,24 @@ class DataLoaders:
                  train:Iterable, # Batches to learn from
                  valid:Iterable|None=None, # Batches to watch
                  test:Iterable|None=None, # Batches for the end
-                 classes:list[str]|None=None # Names of the classes
+                 classes:list[str]|None=None, # Names of the classes
+                 form:Form|None=None, # What pictures were brought to
+                 notes:Sequence[str]=() # What there is to say about the data
                 ):
         self.train = train
         self.valid = valid
         self.test = test
         self.classes = classes
+        self.form = form
+        self.notes = list(notes)
 
     def __repr__(self)->str:
         loaders = dict(train=self.train, valid=self.valid, test=self.test)
         sizes = [f'{k} {_len(getattr(o, "dataset", o))} rows in {_len(o)} batches'
                  for k, o in loaders.items() if o is not None]
         classes = f', {len(self.classes)} classes' if self.classes else ''
-        return f'{type(self).__name__}: ' + ', '.join(sizes) + classes
+        notes = ''.join(f'\nNote: {o}' for o in self.notes)
+        return f'{type(self).__name__}: ' + ', '.join(sizes) + classes + notes
 
 def _len(o):
     "The length of `o` as text; a question mark if it has none"
@@ -197,19 +211,64 @@ STATS = (0.2860, 0.3530)
 
 # %% ../nbs/01_datasets.ipynb #6ba4fc95
 def load_dd(
-    name:str|Path='fashion_mnist' # Embedded, or a hub name `'owner/name'`, or a folder
+    name:str|Path='fashion_mnist', # Embedded, or a hub name `'owner/name'`, or a folder
+    labels:Labels|None=None, # Of a folder: a CSV file, or a function from path to label
+    label:str|None=None # The column of the labels in that file, if not `label`
 )->hfds.DatasetDict:
     "Load a data set, or say in a sentence why not"
     name = str(name)
     if name in ALIASES: name = str(embedded_path())
-    path = Path(name).expanduser()
-    if path.is_dir(): return load_folder(path.resolve())
+    path = Path(expanduser(name))
+    if path.is_dir():
+        return _with_cache(load_folder, path.resolve(), labels, label)
+    if labels is not None:
+        raise ValueError(f'labels= is for a folder of pictures, and {name} is none')
     if path.exists():
         raise ValueError(f'{name} is a file; '
                          'give the folder that holds the images or parquet files')
-    if name.count('/')>1 or name.startswith(('.', '~', '/')):
-        raise FileNotFoundError(f'There is no folder {name}')
-    return load_hub(name)
+    near = _near(path)
+    if near or not _is_hub_name(name):
+        said = f'; is {near} meant?' if near else ''
+        raise FileNotFoundError(f'There is no folder {name}{said}')
+    return _with_cache(load_hub, name)
+
+# %% ../nbs/01_datasets.ipynb #6ba4fc96
+#| code-fold: true
+def _is_hub_name(name):
+    "Is `name` made like 'owner/name', and `owner` no folder here?"
+    like = re.fullmatch(r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*', name, re.A)
+    return bool(like) and not Path(name).parent.is_dir()
+
+def _near(path):
+    "The folder that was meant by `path`, if there is one whose name is nearly the same"
+    missing = [o for o in (path, *path.parents) if not o.exists()][-1]
+    try: there = [o.name for o in missing.parent.iterdir() if o.is_dir()]
+    except OSError: return None
+    for name in get_close_matches(missing.name, there, cutoff=.75):
+        near = missing.parent/name/path.relative_to(missing)
+        if near.is_dir(): return near
+
+# %% ../nbs/01_datasets.ipynb #6ba4fc97
+#| code-fold: true
+def _with_cache(load, *args):
+    "What `load(*args)` returns; if its cache cannot be used, the error says that"
+    try: return load(*args)
+    except Exception as e:
+        cause = e
+        while cause and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause: _check_cache(e)
+        raise
+
+def _check_cache(e):
+    "Raise because of `e` if nothing can be written to the cache of `datasets`"
+    cache = Path(hfds.config.HF_DATASETS_CACHE)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError as why:
+        raise OSError(f'The cache {cache} cannot be used: {why.strerror or why}. Let '
+                      'HF_HOME name a folder that can be written to') from e
 
 # %% ../nbs/01_datasets.ipynb #a46dcd10
 @patch(cls_method=True)
@@ -249,26 +308,37 @@ def _check_sizes(limit, size):
 
 # %% ../nbs/01_datasets.ipynb #220268b6
 #| code-fold: true
-def _match(x, like, name):
-    "`x` with as many channels as `like`; raise if the sizes differ"
+def _check_alike(x, like, name):
+    "Raise unless the images `x` have the size of those in `like`"
     if x.shape[2:]!=like.shape[2:]:
         raise ValueError(f'The {name} images have {tuple(x.shape[2:])} pixels, '
                          f'the training images {tuple(like.shape[2:])}; '
                          'choose one size for all, such as size=64')
-    if x.shape[1]==like.shape[1]: return x
-    if x.shape[1]==1: return x.expand(-1, 3, -1, -1)
-    return x.float().mean(1, keepdim=True).round().byte()
+
+def _check_differ(x):
+    "Raise if all images are the same"
+    if len(x)>1 and all(torch.equal(o, x[0]) for o in x[1:]):
+        raise ValueError(f'All {len(x):,} training pictures are the same; '
+                         'there is nothing to learn from them')
 
 # %% ../nbs/01_datasets.ipynb #fed13051
 #| code-fold: true
-def _tensors(parts, image, label, size, classes, pixels=None):
-    "The pixels and labels of each part, as two dicts; `pixels` are unpacked already"
-    def get(k, ds):
-        if pixels is None: return decode_images(ds, image, size, f'the {k} split')
-        return pixels[torch.tensor(ds['row'][:])]
-    xs = {k: get(k, ds) for k, ds in parts.items()}
-    ys = {k: read_labels(ds, label, classes)[0] for k, ds in parts.items()}
-    return {k: _match(x, xs['train'], k) for k, x in xs.items()}, ys
+def _read(parts, image, form, pixels=None):
+    "The pixels of each part, in the form of the training part, and what is to be said"
+    xs, notes = {}, []
+    for k in sorted(parts, key='train valid test'.split().index):
+        if pixels is None:
+            xs[k], form, said = read_pictures(parts[k], image, form, f'the {k} split')
+            notes += said
+        else: xs[k] = pixels[torch.tensor(parts[k]['row'][:])]
+        _check_alike(xs[k], xs['train'], k)
+    return xs, replace(form, channels=xs['train'].shape[1]), notes
+
+def _paths(ds, image):
+    "The files of the pictures in `ds`; `None` if it holds the pictures itself"
+    ds = ds.cast_column(image, hfds.Image(decode=False))
+    if not len(ds) or ds[0][image] is None or ds[0][image]['bytes'] is not None: return None
+    return [Path(o['path']) for o in ds[image][:]]
 
 # %% ../nbs/01_datasets.ipynb #167af703
 def get_dls(
@@ -283,22 +353,55 @@ def get_dls(
     label:str|None=None, # The label column, likewise
     limit:int|None=None, # Use at most this many images to train and to watch
     # Never watch the test split: without one for validation, hold out a tenth
-    keep_test:bool=False
-)->DataLoaders: # Of `TensorLoader`s
+    keep_test:bool=False,
+    labels:Labels|None=None, # Of a folder: a CSV file, or a function from path to label
+    # How to bring images to `size`: 'crop', 'pad' or 'squash'; `None` crops to a square
+    # and squashes to a pair
+    resize:str|None=None,
+    ground:str='white' # The colour behind transparent pixels
+)->DataLoaders: # Of `TensorLoader`s; those of a folder know the `paths` of their rows
     "An image-classification data set in memory, normalised, the training part shuffled"
     check_bs(bs)
     _check_sizes(limit, size)
-    dd = load_dd(name)
-    image, label = find_columns(dd['train'], image, label)
+    form = Form(size, resize, ground)
+    dd = load_dd(name, labels, label)
+    notes = list(getattr(dd, 'notes', []))
+    image, label = find_columns(dd['train'], image, None if labels else label)
     _, classes = read_labels(dd['train'], label)
     embedded = str(name) in ALIASES
     pixels = None
     if embedded and size is None:
         pixels = embedded_pixels(dd)
         dd = number_rows(dd)
+    if not embedded: notes += check_classes_known(dd, label)
     parts = choose_splits(dd, label, valid, limit, keep_test)
     parts = {k: ds for k, ds in parts.items() if ds is not None}
-    xs, ys = _tensors(parts, image, label, size, classes, pixels)
+    xs, form, said = _read(parts, image, form, pixels)
+    if not embedded: _check_differ(xs['train'])
     mean, std = STATS if embedded else pixel_stats(xs['train'])
-    loaders = {k: TensorLoader(xs[k], ys[k], bs, k=='train', mean, std) for k in parts}
-    return DataLoaders(**loaders, classes=classes)
+    loaders = {}
+    for k, ds in parts.items():
+        y, _ = read_labels(ds, label, classes)
+        loaders[k] = TensorLoader(xs[k], y, bs, k=='train', mean, std,
+                                  paths=_paths(ds, image))
+    return DataLoaders(**loaders, classes=classes, form=form, notes=notes + said)
+
+# %% ../nbs/01_datasets.ipynb #01c00001
+@patch
+def counts(
+    self:DataLoaders
+)->dict[str, dict[str, int]]: # From names of classes to names of splits to numbers
+    "How many images of each class are in each split; for loaders of tensors"
+    loaders = dict(train=self.train, valid=self.valid, test=self.test)
+    n = {k: dl.y.bincount(minlength=len(self.classes)).tolist()
+         for k, dl in loaders.items() if dl is not None}
+    return {o: {k: v[i] for k, v in n.items()} for i, o in enumerate(self.classes)}
+
+def class_lines(dls:DataLoaders)->list[str]: # At most 31 for the classes
+    "The number of images of each class in each split, and the notes of `dls`, as lines"
+    counts = dls.counts()
+    width = max(map(len, counts))
+    lines = [f'          {k:{width}}  ' + '  '.join(f'{v:,} {o}' for o, v in n.items())
+             for k, n in counts.items()]
+    if len(lines)>30: lines[30:] = [f'          … and {len(lines)-30:,} more']
+    return lines + [f'note      {o}' for o in dls.notes]

@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .cli import (  # noqa: F401
-    DEFAULTS, RECIPE_NAMES, check_options, describe, find_run, get_data, get_place,
-    given_options, leave, main, parser, processes, resume_training, run_training,
-    saved_options, settle)
+    DEFAULTS, RECIPE_NAMES, describe, find_run, get_data, get_place, given_options,
+    leave, main, parser, processes, resume_training, run_training, saved_options)
 
 if TYPE_CHECKING:       # at run time only when they are asked for, see below
+    from miniai.defaults import check_options, settle  # noqa: F401
     from miniai.models import build_model, get_learner, model_config  # noqa: F401
     from miniai.runs import (  # noqa: F401
         Prediction, Run, background, check_config, check_new, default_out, evaluate,
@@ -40,7 +40,8 @@ _all_ = [
 def __getattr__(name: str) -> object:
     "The rest of `_all_`: it needs PyTorch, and `--help` should not wait for that"
     if name in _all_:
-        for module in map(import_module, ('miniai.models', 'miniai.runs')):
+        lazy = 'miniai.models', 'miniai.defaults', 'miniai.runs'
+        for module in map(import_module, lazy):
             if hasattr(module, name): return getattr(module, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PALETTE', 'INK', 'STYLE', 'set_seed', 'random_state', 'set_random_state', 'same_random_state', 'map_tensors',
            'to_cpu', 'clean_tb', 'ipython_shell', 'clean_ipython_hist', 'clean_mem', 'in_notebook', 'echoes', 'is_main',
-           'versions', 'replacing', 'uninterrupted', 'read_results', 'check_count', 'plot_style']
+           'versions', 'replacing', 'uninterrupted', 'term_interrupts', 'read_results', 'check_count', 'plot_style']
 
 # %% ../nbs/00_xtras.ipynb #986e82ee
-import csv, gc, os, platform, random, signal, sys, threading
+import csv, errno, gc, os, platform, random, signal, sys, threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from copy import copy
@@ -181,7 +181,7 @@ def replacing(
         _flush(tmp)
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
-    if os.name=='posix': _flush(path.parent, os.O_RDONLY)       # the new name
+    if os.name=='posix': _flush_folder(path.parent)     # the new name
 
 def _flush(path, flags=os.O_RDWR):
     "Wait until what was written to `path` is on the disk"
@@ -189,24 +189,53 @@ def _flush(path, flags=os.O_RDWR):
     try: os.fsync(f)
     finally: os.close(f)
 
+# what a file system says, or a folder that may be written to and not be read
+_UNABLE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF,
+           errno.EISDIR, errno.EACCES, errno.EPERM)
+
+def _flush_folder(path):
+    "The same for a folder; not every file system can do that, and then it is left"
+    try: _flush(path, os.O_RDONLY)
+    except OSError as e:
+        if e.errno not in _UNABLE: raise
+
 # %% ../nbs/00_xtras.ipynb #rb8e0001
 @contextmanager
 def uninterrupted(
     when:Callable[[], bool]=lambda: True # As long as it says no, Ctrl-C does not wait
 )->Iterator[None]:
-    "Ctrl-C waits until this is over"
-    old = signal.getsignal(signal.SIGINT)
+    "Ctrl-C, and a SIGTERM that somebody listens to, wait until this is over"
+    old = {o: signal.getsignal(o) for o in (signal.SIGINT, signal.SIGTERM)}
+    old = {o: f for o, f in old.items() if callable(f)}
     in_main = threading.current_thread() is threading.main_thread()
-    if not callable(old) or not in_main:        # signals reach the main thread only
+    if not old or not in_main:                  # signals reach the main thread only
         yield
         return
     came = []
-    def note(*args): return came.append(True) if when() else old(*args)
-    signal.signal(signal.SIGINT, note)
+    def note(o, frame): return came.append(o) if when() else old[o](o, frame)
+    for o in old: signal.signal(o, note)
     try: yield
     finally:
-        signal.signal(signal.SIGINT, old)
-        if came: signal.raise_signal(signal.SIGINT)
+        for o, f in old.items(): signal.signal(o, f)
+        for o in came[:1]: signal.raise_signal(o)
+
+# %% ../nbs/00_xtras.ipynb #rb8e0005
+@contextmanager
+def term_interrupts()->Iterator[None]:
+    "Meanwhile SIGTERM raises a `KeyboardInterrupt`, as Ctrl-C does, in the main thread"
+    old = signal.getsignal(signal.SIGTERM)
+    in_main = threading.current_thread() is threading.main_thread()
+    if old in (None, signal.SIG_IGN) or not in_main:    # not ours to change
+        yield
+        return
+    came = []
+    def interrupt(o, frame):
+        if came: return
+        came.append(o)
+        raise KeyboardInterrupt(o)
+    signal.signal(signal.SIGTERM, interrupt)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, old)
 
 # %% ../nbs/00_xtras.ipynb #ra5e0002
 def read_results(

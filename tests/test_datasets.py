@@ -248,10 +248,10 @@ def test_columns_that_cannot_be_told_apart(tmp_path):
         }
     )
     rows = {
-        'a': [picture(0), picture(1)],
-        'b': [picture(2), picture(3)],
-        'c': [0, 1],
-        'd': [1, 0],
+        'a': [picture(i) for i in range(4)],
+        'b': [picture(i) for i in range(4, 8)],
+        'c': [0, 1, 0, 1],
+        'd': [1, 0, 1, 0],
     }
     path = parquet(tmp_path / 'a', rows, f)
     with pytest.raises(ValueError, match="Which column holds the images.*'a', 'b'"):
@@ -260,7 +260,7 @@ def test_columns_that_cannot_be_told_apart(tmp_path):
         get_dls(path, valid=1, image='a')
     with pytest.raises(ValueError, match="no column 'e'"):
         get_dls(path, valid=1, image='e')
-    assert len(get_dls(path, valid=1, image='a', label='d').train.x) == 1
+    assert len(get_dls(path, valid=1, image='a', label='d').train.x) == 3
 
 
 def test_fine_label_is_preferred(tmp_path):
@@ -302,11 +302,15 @@ def test_labels_in_a_csv_file(tmp_path):
     (tmp_path / 'train').mkdir()
     for i in range(6):
         picture(i).save(tmp_path / 'train' / f'{i}.png')
-    (tmp_path / 'train' / 'metadata.csv').write_text(
+    labels = tmp_path / 'train' / 'metadata.csv'
+    labels.write_text(
         'file_name,species\n'
         + '\n'.join(f'{i}.png,{"cat" if i % 2 else "dog"}' for i in range(6))
     )
-    assert get_dls(tmp_path, valid=2).classes == ['cat', 'dog']
+    dls = get_dls(tmp_path, valid=2, labels=labels, label='species')
+    assert dls.classes == ['cat', 'dog'] and not dls.notes
+    with pytest.raises(ValueError, match='two classes or more'):
+        get_dls(tmp_path, valid=2)
 
 
 @pytest.mark.slow

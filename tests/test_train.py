@@ -251,18 +251,13 @@ def test_a_split_to_watch_is_watched(tmp_path):
 
 @pytest.mark.slow
 def test_an_older_run_in_the_same_folder(out, few, tmp_path):
-    """Its measures go when a new run begins
-
-    Its network stays until the new one is there.
-    """
+    "It makes room when a new run begins, and stays until the new one is there"
     for o in out.iterdir():
         (tmp_path / o.name).write_bytes(o.read_bytes())
-    res = command(*few, '--bs', '32', '--lr', '1e12', '--out', tmp_path)
-    assert (
-        'No epoch was finished' in res.stderr
-        and not (tmp_path / 'metrics.csv').exists()
-        and load_run(tmp_path)
-    )
+    bad = ('--bs', '32', '--lr', '1e12', '--out', tmp_path, '--overwrite')
+    res = command(*few, *bad)
+    assert 'No epoch was finished' in res.stderr
+    assert not (tmp_path / 'metrics.csv').exists() and load_run(tmp_path / 'replaced')
 
 
 @pytest.mark.slow
@@ -412,15 +407,15 @@ def test_a_diverging_run_names_the_batch_and_saves_nothing_over_a_good_model(
     for o in out.iterdir():
         (tmp_path / o.name).write_bytes(o.read_bytes())
     more = ['--bs', '32', '--epochs', '3', '--lr', '1e12']
-    res = command(*few, *more, '--out', tmp_path)
+    res = command(*few, *more, '--out', tmp_path, '--overwrite')
     assert (
         res.returncode == 1
         and 'in epoch 1 of 3, at train batch' in res.stderr
         and 'Traceback' not in res.stderr
     ), res.stderr
-    assert (tmp_path / 'model.safetensors').read_bytes() == (
-        out / 'model.safetensors'
-    ).read_bytes()
+    good = out / 'model.safetensors'
+    assert (tmp_path / 'replaced' / good.name).read_bytes() == good.read_bytes()
+    assert not (tmp_path / good.name).exists()
 
 
 LONG = ['--bs', '128', '--epochs', '500', '--device', 'cpu']
