@@ -53,7 +53,8 @@ def _add_choices(p):
     settled('epochs', 'N', 'how often to go through the training images', int)
     few = ' for 55,000 images to train and more, FEWER'
     settled('bs', 'N', 'images in a batch', int, few.replace('FEWER', 'less for fewer'))
-    settled('lr', 'X', 'highest learning rate of the 1cycle schedule', float)
+    settled('lr', 'X', 'highest learning rate of the 1cycle schedule', float,
+            ', less where --bs follows from few images')
     add('seed', 'N', 'seed of all random numbers; the same one gives the same run', 42,
         type=int)
     add('device', 'NAME', 'cpu, cuda, cuda:1, mps, …', shown='the best that is there')

@@ -86,7 +86,7 @@ def _batches(dl):
 
 def largest_class(train: TensorLoader, test: TensorLoader) -> float:
     "How many of `test` are of the class that is the largest in `train`, as a share"
-    return (test.y==train.y.bincount().argmax()).float().mean().item()
+    return (test.y==train.y.bincount().argmax()).double().mean().item()
 
 def nearest_mean(train: TensorLoader, test: TensorLoader) -> float:
     """How many of `test` are nearest to the mean image of their own class in `train`,

@@ -66,9 +66,10 @@ def upright(
 #| code-fold: true
 def _open_tiff(data):
     "The picture in the TIFF `data`, upright"
-    if find_spec('tifffile') is None:
-        raise ValueError('it is a TIFF, and to read it the package tifffile is needed: '
-                         'pip install tifffile')
+    missing = [o for o in ('tifffile', 'imagecodecs') if find_spec(o) is None]
+    if missing:
+        raise ValueError('it is a TIFF, and to read it more is needed: '
+                         f'pip install {" ".join(missing)}')
     tifffile = import_module('tifffile')
     try:
         with tifffile.TiffFile(BytesIO(data)) as f:

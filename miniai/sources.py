@@ -76,7 +76,7 @@ def _is(names): return 'is' if len(names)==1 else 'are'
 # %% ../nbs/21_sources.ipynb #21a00019
 #| code-fold: true
 def _by_folder(found, root, pictures):
-    "A class for each of `pictures`, all below the folder `root`: what their folder is called"
+    "From each of `pictures`, all below the folder `root`, to the name of its folder"
     at = 1 if root else 0
     for o in pictures:
         n = o.count('/')
@@ -233,8 +233,9 @@ def load_folder(
     source = labels if isinstance(labels, (str, os.PathLike)) else path
     others = [o for o in found.others if not _same(path/o, source)]
     if others:
-        notes.append(f'{len(others):,} files that are no pictures were left out: '
-                     f'{_some(others)}')
+        notes.append('one file that is no picture was left out: ' if len(others)==1 else
+                     f'{len(others):,} files that are no pictures were left out: ')
+        notes[-1] += _some(others)
     dd.notes = tuple(notes)
     return dd
 
