@@ -7,7 +7,7 @@ __all__ = ['RECIPE_NAMES', 'DEFAULTS', 'parser', 'given_options', 'processes', '
            'run_training', 'saved_options', 'resume_training', 'find_run', 'main', 'leave']
 
 # %% ../nbs/32_cli.ipynb #3e00c005
-import argparse, json, os, shlex, sys
+import argparse, json, os, sys
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING
@@ -225,11 +225,11 @@ def run_training(
                        limit=limit, data=_absolute(data), label=label, size=size,
                        device=str(device), fast=fast, resize=resize, ground=ground,
                        labels=labels and str(Path(labels).expanduser().resolve()))
-        check_plan(dls, options, recipe)
         set_seed(seed)
         cbs = [SaveHistoryCB(out/'metrics.csv'), checkpoints]
         if not quiet: cbs.append(ProgressCB())
         learn = get_learner(dls, place, epochs, lr, cbs, fast, recipe)
+        check_plan(dls, options, recipe)
         if not quiet:
             print(describe(learn.dls, device, epochs, bs, lr, seed, out, fast,
                            recipe_name, given), '\n')
@@ -321,11 +321,18 @@ def main(argv: list[str] | None = None # `None`: those of the command line
     "The command `miniai-train`; returns its exit status"
     args, given = given_options(argv)
     from miniai.xtras import term_interrupts    # not earlier: --help waits for no PyTorch
-    with term_interrupts(): return _main(args, given)
+    with term_interrupts():
+        try: return _main(args, given)
+        except KeyboardInterrupt as e: return _status(e)    # while it took its leave
+
+def _status(e):
+    "The exit status of a command that the signal in `e` ended"
+    return 128 + (e.args[0] if e.args else 2)
 
 def _main(args, given):
     "Train, or go on, and say how it ended; the exit status"
     from miniai.accel import from_main
+    from miniai.folders import remove_empty, so_far
     from miniai.xtras import is_main
     resume = args.pop('resume')
     for stream in (sys.stdout, sys.stderr):     # a pipe may not know ×; go on with ?
@@ -345,17 +352,16 @@ def _main(args, given):
             out = args['out'] = out or from_main(default_out, args['data'])
             run = run_training(**args)
     except KeyboardInterrupt as e:
-        if is_main(): print(f'\nStopped. {". ".join(_so_far(out))}', file=sys.stderr)
-        return 128 + (e.args[0] if e.args else 2)
+        if is_main(): print(f'\nStopped. {". ".join(so_far(out))}', file=sys.stderr)
+        return _status(e)
     except (ValueError, OSError, MemoryError, FloatingPointError, RuntimeError) as e:
         if not is_main(): return _failed_alone(e)
-        if new and out and Path(out).is_dir() and not any(Path(out).iterdir()):
-            Path(out).rmdir()       # of a run that never began
+        if new and out: remove_empty(Path(out))         # of a run that never began
         full = isinstance(e, MemoryError) or 'Memory ran out' in str(e)
         if isinstance(e, RuntimeError) and not full: raise
         advice = '. Try a smaller --bs' if isinstance(e, RuntimeError) else ''
         print(f'miniai-train: {e}{advice}', file=sys.stderr)
-        if isinstance(e, FloatingPointError): print(_so_far(out)[0], file=sys.stderr)
+        if isinstance(e, FloatingPointError): print(so_far(out)[0], file=sys.stderr)
         return 1
     short = args['quiet'] or finished
     if is_main(): _say_result(run.config['result'], out, short)
@@ -386,14 +392,3 @@ def _failed_alone(e):
     rank = os.environ['RANK']
     print(f'miniai-train, process {rank}: {type(e).__name__}: {e}', file=sys.stderr)
     return 1
-
-def _so_far(out):
-    "Sentences on what there is of a run that was ended, and on how to go on"
-    folder = Path(out or '.')
-    path = folder/'metrics.csv'
-    old = f'. The run that was there before is in {folder/"replaced"}'
-    if not (folder/'replaced'/'config.json').exists(): old = ''
-    if not out or not path.exists() or not (folder/'options.json').exists():
-        return [f'No epoch was finished{old}']
-    return [f'The metrics of the epochs that were finished are in {path}{old}',
-            f'To go on: miniai-train --resume {shlex.quote(str(out))}']

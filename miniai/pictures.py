@@ -172,7 +172,8 @@ def fit_size(
     resize = resize or ('crop' if square else 'squash')
     if resize=='crop': return ImageOps.fit(im, (w, h), bilinear)
     if resize=='squash': return im.resize((w, h), bilinear)
-    return ImageOps.pad(im, (w, h), bilinear, color=_edge_colour(im))
+    # bicubic, as in `Run.predict` at all times
+    return ImageOps.pad(im, (w, h), Image.Resampling.BICUBIC, color=_edge_colour(im))
 
 def _edge(a):
     "The outermost pixels of arrays or tensors `(…, h, w)`, as a list of four sides"

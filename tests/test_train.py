@@ -152,7 +152,9 @@ def test_predict_takes_pictures_of_every_kind(out, tmp_path):
     im = Image.fromarray(x[0].numpy())
     im.save(tmp_path / 'p.png')
     im.convert('RGB').save(tmp_path / 'p.bmp')
-    normalised = (x.float() / 255 - 0.2860) / 0.3530
+    normalised = test.batch(slice(0, 1))[0][0]
+    by_hand = (x.float() / 255 - 0.2860) / 0.3530
+    torch.testing.assert_close(run.prepare(by_hand), normalised[None])
     for o in (
         x[0],
         x[None],
@@ -294,6 +296,7 @@ def test_results_are_not_put_among_the_data(tmp_path):
     data = image_folder(tmp_path / 'data', n=20)
     res = command('--data', '.', '--bs', '8', '--epochs', '1', cwd=data)
     assert res.returncode == 1 and 'would lie inside the data' in res.stderr
+    assert not (data / 'runs').exists()  # it would be taken for one of the data
     assert (
         command(
             '--data',
