@@ -234,8 +234,7 @@ class CapturePreds(Callback):
     def before_epoch(self, learn: Learner) -> None: self.parts = []
 
     def after_batch(self, learn: Learner) -> None:
-        inps = _one_or_all(learn.batch[:learn.n_inp])
-        targs = _one_or_all(learn.batch[learn.n_inp:])
+        inps,targs = _one_or_all(learn.inputs),_one_or_all(learn.targets)
         kept = (learn.preds, targs, inps if self.inps else None)
         self.parts.append(map_tensors(Tensor.detach, kept))
 

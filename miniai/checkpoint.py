@@ -30,8 +30,9 @@ from .state import (
     optimizer_state, pack, random_state, read_checkpoint, read_weights, set_loader_state,
     set_optimizer_state, set_random_state, take_lock, unpack,
     write_checkpoint, write_weights)
-from .stopping import (
-    BestWeightsCB, EarlyStoppingCB, ExplainNaN, best_epoch, column, first_not_finite)
+from miniai.stopping import (
+    BestWeightsCB, EarlyStoppingCB, ExplainNaN, best_epoch, column, first_not_finite,
+    is_maximized)
 from .xtras import is_main, map_tensors, set_seed, uninterrupted, versions
 
 # %% ../nbs/11_checkpoint.ipynb #29288691
@@ -140,13 +141,16 @@ class CheckpointCB(Callback):
                  keep:int=2, # How many to keep, and besides them the best
                  best:str | None=None, # What the best is chosen by; see `column`
                  resume:bool=False, # Go on with the run in `folder`, or else refuse it
-                 quiet:bool=False # Do not print where a resumed run begins
+                 quiet:bool=False, # Do not print where a resumed run begins
+                 maximize:bool | None=None # Is a high `best` good? See `is_maximized`
                 ):
         check_count('every', every)
         check_count('keep', keep)
         if best and best.startswith(('train_', 'test_')):
             raise ValueError(f'best is {best!r}; what chooses between epochs is '
                              'measured on the validation loader')
+        if best: maximize = is_maximized(best, maximize)
+        self.maximize = maximize
         self.folder = Path(folder).expanduser()
         self.every,self.keep,self.best = every,keep,best
         self.resume,self.quiet = resume,quiet
@@ -282,7 +286,8 @@ def _conditions(learn):
 def _find_best(self:CheckpointCB, learn, epochs):
     "Which of `epochs` was the best?"
     name = column(learn.history, self.best)
-    self.best_epoch = best_epoch(learn.history, name, epochs=epochs) if name else None
+    self.best_epoch = name and best_epoch(learn.history, name, epochs=epochs,
+                                          maximize=self.maximize)
 
 @patch(as_prop=True)
 def best_path(self:CheckpointCB) -> Path | None:

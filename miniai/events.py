@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORDER', 'Callback', 'find_methods', 'run_cbs', 'CancelBatchException', 'CancelEpochException', 'CancelFitException',
-           'call_methods', 'with_cbs', 'as_list', 'batch_loss', 'n_items']
+           'call_methods', 'with_cbs', 'as_list', 'batch_items', 'batch_loss', 'n_items']
 
 # %% ../nbs/02b_events.ipynb #0d4852d5
 from collections.abc import Callable, Iterable, Mapping
@@ -137,6 +137,15 @@ def as_list(cbs: Callback | Iterable[Callback] | None # One callback, several or
             raise TypeError(f'{cb.__name__} is a class; '
                             f'a callback is an object: write {cb.__name__}()')
     return cbs
+
+def batch_items(batch: Any # What a loader gave
+               ) -> tuple | list:
+    "`batch`, if its parts have places; raises a `TypeError` if they do not"
+    if isinstance(batch, (Mapping, torch.Tensor)):
+        raise TypeError(f'A batch is a {type(batch).__name__}, so its first item is not '
+                        'the input and its second not the target: a subclass of the '
+                        'learner can say in `inputs` and `targets` what they are')
+    return batch
 
 def batch_loss(learn: Any # A learner in the middle of a batch
               ) -> torch.Tensor: # A 0-d tensor, on its device; nothing is waited for

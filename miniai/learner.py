@@ -22,10 +22,12 @@ from torch import nn, optim
 
 from .conv import check_device, def_device, device_of, to_device
 from .events import (ORDER, Callback, CancelBatchException, CancelEpochException,
-                           CancelFitException, as_list, batch_loss, call_methods,
+                           CancelFitException, as_list, batch_items, batch_loss, call_methods,
                            find_methods, n_items, run_cbs, with_cbs)
 from .finder import LRFinderCB, find_lr
-from .guards import check_classes, explain_memory, is_class_loss
+from .guards import (
+    check_classes, explain_frozen, explain_memory, is_class_loss, move_loss,
+    scores_to_labels, shares_to_labels)
 from .history import History, SaveHistoryCB
 from .preserve import trial, unchanged
 from .progress import LossCurve, ProgressCB
@@ -84,6 +86,16 @@ def _one_batch(self: Learner):
 @patch(as_prop=True)
 def training(self: Learner) -> bool: return self.model.training
 
+@patch(as_prop=True)
+def inputs(self: Learner) -> tuple:
+    "What the model is called with: the first `n_inp` items of the batch"
+    return batch_items(self.batch)[:self.n_inp]
+
+@patch(as_prop=True)
+def targets(self: Learner) -> tuple:
+    "What the loss and the metrics get besides the predictions: the rest of the batch"
+    return batch_items(self.batch)[self.n_inp:]
+
 @patch
 @with_cbs('epoch')
 def _one_epoch(self: Learner):
@@ -126,7 +138,7 @@ class TrainCB(Callback):
     are the model's inputs, the rest its targets"""
     def __init__(self, n_inp: int = 1) -> None: self.n_inp = n_inp
     def before_fit(self, learn): learn.n_inp = self.n_inp
-    def predict(self, learn): learn.preds = learn.model(*learn.batch[:self.n_inp])
+    def predict(self, learn): learn.preds = learn.model(*learn.inputs)
     def get_loss(self, learn): learn.loss = learn.compute_loss()
     def backward(self, learn): learn.loss.backward()
     def step(self, learn): learn.opt.step()
@@ -140,17 +152,21 @@ class DeviceCB(Callback):
         self.device = check_device(device)
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
+        move_loss(learn, self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
 # %% ../nbs/03_learner.ipynb #acc0a1b2
 class Accuracy:
-    """Share of right guesses: `preds` are labels, or scores with the classes
-    in dimension 1; `targs` are labels, of any shape"""
+    """Share of right guesses: `preds` are labels, or scores with the classes in
+    dimension 1; `targs` are labels of any shape, or the share of each class (one-hot,
+    or of two mixed images) in the shape of the scores"""
     def reset(self) -> None:
         self.right, self.n = 0, 0
 
     def update(self, preds: torch.Tensor, targs: torch.Tensor) -> None:
-        if preds.ndim>targs.ndim: preds = preds.argmax(1)
+        if preds.is_floating_point() and preds.shape==targs.shape:
+            targs = shares_to_labels(targs)
+        if preds.ndim>targs.ndim: preds = scores_to_labels(preds)
         if preds.shape!=targs.shape:
             raise ValueError(f'Predictions of shape {tuple(preds.shape)} '
                              f'for labels of shape {tuple(targs.shape)}')
@@ -214,7 +230,7 @@ def after_batch(self: MetricsCB, learn):
     self.n += n
     if not self.metrics: return
     preds = map_tensors(torch.Tensor.detach, learn.preds)
-    for m in self.metrics.values(): m.update(preds, *learn.batch[learn.n_inp:])
+    for m in self.metrics.values(): m.update(preds, *learn.targets)
 
 # %% ../nbs/03_learner.ipynb #374611b8
 @patch
@@ -247,6 +263,7 @@ def fit(self: Learner, n_epochs: int = 1, # How often to go through the data
         with uninterrupted(lambda: self.tidying): self._fit(train, valid)
     except (MemoryError, RuntimeError) as e:
         explain_memory(self, e)
+        explain_frozen(self, e)
         raise
     finally:
         self.cbs, self._methods = old, None
@@ -257,7 +274,7 @@ def fit(self: Learner, n_epochs: int = 1, # How often to go through the data
 @patch
 def _prepare(self: Learner, n_epochs, train, valid, cbs):
     "Put together what one fit needs: its callbacks, its epochs and an empty history"
-    self.cbs = self.cbs + as_list(cbs)
+    self.cbs = as_list(self.cbs) + as_list(cbs)
     self.n_epochs = n_epochs
     self.epochs = range(n_epochs)
     self.phases = [o for o, wanted in (('train', train), ('valid', valid)) if wanted]
@@ -277,7 +294,7 @@ def _new_opt(self: Learner, lr):
 class _ToModelCB(DeviceCB):
     "Move every batch to where the model is, and the model nowhere"
     def __init__(self, device): self.device = device
-    def before_fit(self, learn): pass
+    def before_fit(self, learn): move_loss(learn, self.device)
 
 @patch
 def _default_cbs(self: Learner, cbs):
@@ -339,6 +356,10 @@ def _check(self: Learner, train):
     if not self.phases:
         raise ValueError('fit(train=False, valid=False) would do nothing; '
                          'leave one of the two out')
+    if isinstance(self.loss_func, type):
+        name = self.loss_func.__name__
+        raise TypeError(f'The loss {name} is a class; a loss is a function or an '
+                        f'object: write {name}()')
     self._check_steps(_STEPS if train else _STEPS[:2])
 
 # %% ../nbs/03_learner.ipynb #a9ca80ef
@@ -387,7 +408,7 @@ def _lr(learn):
 # %% ../nbs/03_learner.ipynb #a3df8c16
 class TrainLearner(Learner):
     "A `Learner` that knows the five steps of ordinary training"
-    def predict(self): self.preds = self.model(*self.batch[:self.n_inp])
+    def predict(self): self.preds = self.model(*self.inputs)
     def get_loss(self): self.loss = self.compute_loss()
     def backward(self): self.loss.backward()
     def step(self): self.opt.step()
@@ -428,15 +449,16 @@ def lr_find(self: Learner, gamma: float = 1.3, # Factor from one batch to the ne
 def compute_loss(self: Learner) -> torch.Tensor: # As `loss_func` returns it
     """The loss of `preds` against the targets of the batch;
     a mismatch of the two is explained in a sentence"""
-    targs = self.batch[self.n_inp:]
+    targs = self.targets
     if self.iter==0 and is_class_loss(self.loss_func):
         labels = getattr(self.dl, 'y', None)
         check_classes(self.loss_func, self.preds, *targs, labels=labels)
     try: return self.loss_func(self.preds, *targs)
-    except (RuntimeError, IndexError, ValueError):
+    except (RuntimeError, IndexError, ValueError, TypeError):
         preds = self.preds      # after an error a GPU answers nothing any more
         on_cpu = isinstance(preds, torch.Tensor) and preds.device.type=='cpu'
-        if on_cpu: check_classes(self.loss_func, preds, *targs)
+        if on_cpu and is_class_loss(self.loss_func):
+            check_classes(self.loss_func, preds, *targs)
         raise
 
 # %% ../nbs/03_learner.ipynb #7f7553e8
