@@ -203,7 +203,8 @@ def low_precision(device: str | torch.device # Where the training is going to be
     "The short numbers that `device` has instructions for, if it is faster with them"
     device = torch.device(device)
     if device.type=='cuda':
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):     # it asks the current one
+            has = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has else torch.float16
     if device.type!='cpu' or not _cpu_has_bfloat16(): return None
     return torch.bfloat16 if cpu_prefers(torch.bfloat16) else None

@@ -19,7 +19,7 @@ from .datasets import show_images
 from .events import as_list
 from .learner import Callback, CancelFitException, Learner
 from .preserve import trial
-from .xtras import map_tensors, to_cpu
+from .xtras import to_cpu
 
 # %% ../nbs/09_augment.ipynb #b4ad4b81
 def _rand_int(hi, x, *shape):
@@ -188,15 +188,12 @@ class _FirstBatch(Callback):
 # %% ../nbs/09_augment.ipynb #4b78dbeb
 #| code-fold: true
 def _drawable(ims):
-    "Images `(n, c, h, w)` for `show_images`: coloured ones of floats scaled to 0…1"
+    "Images `(n, c, h, w)` for `show_images`, on the CPU"
     if not isinstance(ims, Tensor) or ims.ndim!=4:
         found = tuple(ims.shape) if isinstance(ims, Tensor) else type(ims).__name__
         raise ValueError('show_image_batch draws inputs of the shape (b, c, h, w); '
                          f'these are {found}')
-    ims = to_cpu(ims)
-    if ims.shape[1]==1 or not ims.is_floating_point(): return ims
-    lo, hi = ims.aminmax()
-    return (ims-lo)/(hi-lo).clamp(min=1e-8)
+    return to_cpu(ims)
 
 # %% ../nbs/09_augment.ipynb #dd43c8da
 @patch
@@ -236,14 +233,13 @@ class CapturePreds(Callback):
     def after_batch(self, learn: Learner) -> None:
         inps,targs = _one_or_all(learn.inputs),_one_or_all(learn.targets)
         kept = (learn.preds, targs, inps if self.inps else None)
-        self.parts.append(map_tensors(Tensor.detach, kept))
+        self.parts.append(to_cpu(kept))
 
     def cleanup_epoch(self, learn: Learner) -> None:
         if self.parts:
             preds, targs, inps = zip(*self.parts)
-            self.all_preds = to_cpu(_cat(preds))
-            self.all_targs = to_cpu(_cat(targs))
-            self.all_inps = to_cpu(_cat(inps))
+            self.all_preds, self.all_targs = _cat(preds), _cat(targs)
+            self.all_inps = _cat(inps)
         self.parts = []
 
 # %% ../nbs/09_augment.ipynb #1a8a9d9e

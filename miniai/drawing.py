@@ -91,6 +91,15 @@ def get_grid(
     if title is not None: fig.suptitle(title, weight=weight, size=size)
     return fig, axs
 
+# %% ../nbs/20_drawing.ipynb #26b00020
+def _in_range(ims):
+    "A batch of coloured images of floats that go beyond 0…1 is scaled to it"
+    if not isinstance(ims, torch.Tensor) or ims.ndim!=4 or ims.shape[1]!=3: return ims
+    if not ims.is_floating_point() or not ims.numel(): return ims
+    lo, hi = ims.detach().float().aminmax()
+    if lo>=0 and hi<=1: return ims
+    return (ims-lo)/(hi-lo).clamp(min=1e-8)
+
 # %% ../nbs/20_drawing.ipynb #4414846d
 def show_images(
     ims:Sequence, # Images, each as `show_image` takes it
@@ -99,7 +108,8 @@ def show_images(
     titles:Sequence[str]|None=None, # One for each image; may be fewer
     **kwargs: Any # Passed on to `get_grid`
 )->None: # Draws, and returns nothing
-    "Draw images in a grid"
+    "Draw images in a grid; a batch of normalised coloured ones is scaled to 0…1"
+    ims = _in_range(ims)
     _, axs = get_grid(len(ims), nrows, ncols, **kwargs)
     titles = (titles or [])[:len(ims)]
     for im, title, ax in zip_longest(ims, titles, axs.flat):

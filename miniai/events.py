@@ -77,7 +77,20 @@ def _graver(a, b):
     of cancels the one that ends more; of equals the first"""
     kinds = [*_cancel.values(), Exception, BaseException]
     def rank(e): return next(i for i, o in enumerate(kinds) if isinstance(e, o))
-    return b if a is None or rank(b)>rank(a) else a
+    if a is None: return b
+    lost, won = (a, b) if rank(b)>rank(a) else (b, a)
+    if rank(lost)>=len(_cancel): _chain(won, lost)
+    return won
+
+def _chain(e, earlier):
+    "Let Python show the error `earlier` before the error `e`"
+    seen = set()
+    for o in (earlier, e):
+        while o is not None and id(o) not in seen:
+            seen.add(id(o))
+            last, o = o, o.__context__
+        if o is not None: return        # they are chained already
+    last.__context__ = earlier
 
 # %% ../nbs/02b_events.ipynb #56e833c2
 class with_cbs:

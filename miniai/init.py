@@ -95,7 +95,7 @@ class GeneralRelu(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # its gradient needs its input only, so that its output may be changed
-        x = F.leaky_relu(x, self.leak or 0.)
+        x = F.leaky_relu(x, 0. if self.leak is None else self.leak)
         if self.sub is not None: x.sub_(self.sub)
         if self.maxv is not None: x.clamp_(max=self.maxv)
         return x

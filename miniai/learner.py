@@ -252,14 +252,18 @@ def fit(self: Learner, n_epochs: int = 1, # How often to go through the data
         train: bool = True, # Learn from the training loader
         valid: bool = True, # Measure on the validation loader
         cbs: Callback | list[Callback] | None = None, # Callbacks for this fit only
-        lr: float | None = None # Learning rate for this fit only
+        lr: float | None = None, # Learning rate for this fit only
+        reset_opt: bool = True # Make a new optimiser; else go on with that of the last fit
        ) -> History:
-    "Train, validate, or both; returns what was measured"
+    """Train, validate, or both; returns what was measured in this fit
+
+    Each fit begins with a new history and, if it trains, with a new optimiser, so
+    without the momentum that the last one had."""
     self._check_call(n_epochs)
     old, grad = self.cbs, torch.is_grad_enabled()
     try:
         self._prepare(n_epochs, train, valid, cbs)
-        if train: self._new_opt(self.lr if lr is None else lr)
+        if train: self._new_opt(lr, reset_opt)
         with uninterrupted(lambda: self.tidying): self._fit(train, valid)
     except (MemoryError, RuntimeError) as e:
         explain_memory(self, e)
@@ -285,10 +289,16 @@ def _prepare(self: Learner, n_epochs, train, valid, cbs):
     self.tidying = False
 
 @patch
-def _new_opt(self: Learner, lr):
-    "Forget old gradients, and make the optimiser"
+def _new_opt(self: Learner, lr, reset):
+    "Forget old gradients, and make the optimiser, or set the rate of the one there is"
     self.model.zero_grad()
-    if self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr)
+    if not reset and self.opt is not None:
+        for group in self.opt.param_groups if lr is not None else []:
+            group['lr'] = lr
+            group.pop('initial_lr', None)       # which a schedule would begin with
+    elif self.opt_func:
+        rate = self.lr if lr is None else lr
+        self.opt = self.opt_func(self.model.parameters(), rate)
 
 # %% ../nbs/03_learner.ipynb #7aa0bc86
 class _ToModelCB(DeviceCB):

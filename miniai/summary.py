@@ -33,7 +33,6 @@ from .rows import SummaryRow, count_items, find_dead, make_row
 from .rows import n_bytes, n_params, owners
 from .undo import SavedModule, SavedTensor, Undo, drop_numbers, fresh, meta_inputs
 from .undo import peek, restored, set_mode, undo_for, undos_for, untouched
-from .xtras import echoes
 
 # %% ../nbs/08_summary.ipynb #b0feb5f2
 _all_ = [FORMULAS, CallTree, Costs, Op, OpMode, Place, Reads,
@@ -346,11 +345,9 @@ def summary(self: Learner,
             show: str | Iterable[str] = (), # 'share', 'dead', 'kernel', 'dtype'
             train: bool = False # In training mode, or in evaluation mode?
            ) -> Summary:
-    "What the model is made of and costs, for one batch; in a script, prints it too"
+    "What the model is made of and costs, for one batch; in a script, `print` it"
     inputs = () if input_size is not None else self._inputs()
-    res = run_and_count(self.model, inputs, {}, depth, show, train, input_size)
-    if not echoes(): print(res)
-    return res
+    return run_and_count(self.model, inputs, {}, depth, show, train, input_size)
 
 @patch
 def _inputs(self: Learner):

@@ -34,7 +34,7 @@ def set_seed(
     if deterministic is not None:
         if deterministic: os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.benchmark = False
+        if deterministic: torch.backends.cudnn.benchmark = False
     random.seed(seed % 2**64)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**64)
@@ -79,9 +79,15 @@ def map_tensors(
     "`x` with `f` applied to every tensor in it; all else passes through as it is"
     if isinstance(x, torch.Tensor): return f(x)
     if isinstance(x, Mapping):
-        # a defaultdict stays one
-        res = copy(x) if isinstance(x, MutableMapping) else dict(x)
-        for k, v in x.items(): res[k] = map_tensors(f, v)
+        new = {k: map_tensors(f, v) for k, v in x.items()}
+        if not isinstance(x, MutableMapping): return new
+        res = copy(x)                       # a defaultdict stays one
+        for k, v in new.items():
+            old = x[k]
+            res[k] = v
+            if x[k] is not old:             # the copy shares its insides with `x`
+                x[k] = old
+                return new
         return res
     if isinstance(x, tuple) and hasattr(x, '_fields'):
         return type(x)(*(map_tensors(f, o) for o in x))

@@ -20,6 +20,8 @@ from miniai.learner import (
     TrainCB,
     TrainLearner,
 )
+from miniai.drawing import show_images
+from miniai.init import GeneralRelu
 from miniai.stopping import is_maximized
 
 # Accuracy -----------------------------------------------------------------------------
@@ -288,3 +290,96 @@ def test_callbacks_in_a_tuple():
     learn.cbs = (count,)
     assert not math.isnan(learn.fit(1)[0]['train_loss']) and count.n == 2
     assert learn.cbs == (count,)
+
+
+# smaller ones -------------------------------------------------------------------------
+
+
+def test_a_second_fit_goes_on_with_the_optimiser_if_asked():
+    "Two fits of one epoch are then one of two, momentum included"
+
+    def learner():
+        torch.manual_seed(0)
+        x, y = torch.randn(64, 4), torch.randint(3, (64,))
+        dls = DataLoaders(TensorLoader(x, y, 16), None)
+        opt = partial(optim.SGD, momentum=0.9)
+        return TrainLearner(nn.Linear(4, 3), dls, F.cross_entropy, 0.1, opt_func=opt)
+
+    def weights(*fits):
+        learn = learner()
+        for epochs, kw in fits:
+            learn.fit(epochs, valid=False, **kw)
+        return learn.model.weight.detach(), learn.opt
+
+    whole, _ = weights((2, {}))
+    assert torch.equal(weights((1, {}), (1, dict(reset_opt=False)))[0], whole)
+    assert not torch.equal(weights((1, {}), (1, {}))[0], whole)
+    found, opt = weights((1, {}), (1, dict(reset_opt=False, lr=0.01)))
+    assert opt.param_groups[0]['lr'] == 0.01 and not torch.equal(found, whole)
+    assert torch.equal(
+        weights((2, dict(reset_opt=False)))[0], whole
+    )  # there is none yet
+
+
+def test_an_error_in_a_cleanup_does_not_hide_the_one_before():
+    class Fails(Callback):
+        def after_batch(self, learn):
+            raise ValueError('first')
+
+        def cleanup_batch(self, learn):
+            raise KeyError('second')
+
+    class FailsToo(Callback):
+        def cleanup_fit(self, learn):
+            raise KeyError('third')
+
+    learn = TrainLearner(
+        nn.Linear(4, 3), data(torch.arange(8) % 3), F.cross_entropy, cbs=FailsToo()
+    )
+    with pytest.raises(ValueError, match='first') as e:
+        learn.fit(1, cbs=Fails())
+    told, o = [], e.value
+    while o is not None:
+        told.append(o.args[0])
+        o = o.__context__
+    assert told == ['first', 'second', 'third']
+
+
+def test_what_was_captured_is_on_the_cpu_after_each_batch():
+    keep = CapturePreds(inps=True)
+    seen = []
+
+    class Look(Callback):
+        order = 1
+
+        def after_batch(self, learn):
+            preds, targs, inps = keep.parts[-1]
+            seen.append(preds.device.type == 'cpu' and not preds.requires_grad)
+
+    learn = TrainLearner(
+        nn.Linear(4, 3), data(torch.arange(8) % 3), F.cross_entropy, cbs=[keep, Look()]
+    )
+    learn.fit(1)
+    assert seen == [True, True]
+
+
+@pytest.mark.parametrize('leak', [None, 0.0, 0.1])
+def test_an_activation_as_torchscript(leak):
+    f = GeneralRelu(leak, 0.4, 6.0)
+    x = torch.linspace(-10, 10, 21)
+    assert torch.equal(torch.jit.script(f)(x.clone()), f(x.clone()))
+
+
+@pytest.mark.parametrize('kind', [torch.stack, list])
+def test_coloured_batches_are_drawn_in_range(kind):
+    from matplotlib import pyplot as plt
+
+    torch.manual_seed(0)
+    ims = kind([o for o in torch.randn(4, 3, 6, 6)])
+    show_images(ims)
+    drawn = [ax.images[0].get_array() for ax in plt.gcf().axes]
+    plt.close('all')
+    if kind is torch.stack:  # of single images one does not know what belongs together
+        values = torch.stack([torch.as_tensor(o.data) for o in drawn])
+        assert values.min() == 0 and values.max() == 1
+    assert len(drawn) == 4

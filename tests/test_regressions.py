@@ -201,8 +201,8 @@ def test_multiplications_are_those_torch_counts(m, x):
 
 
 def test_a_script_prints_the_summary_once(learner, capsys):
-    res = learner().summary()
-    assert capsys.readouterr().out == repr(res) + '\n'
+    print(learner().summary())
+    assert capsys.readouterr().out.count('Total: ') == 1
 
 
 # conv, init ---------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 "Small tools: in a real kernel, and with whatever batches are made of"
 
 import random
-from collections import OrderedDict, defaultdict, namedtuple
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
+from collections.abc import MutableMapping
+from functools import partial
 from types import MappingProxyType
 
 import children, nbformat, numpy as np, pytest, torch
@@ -104,3 +106,48 @@ x = Big()''',
         nb, timeout=children.LIMIT, kernel_name='python3', allow_errors=True
     ).execute()
     assert nb.cells[-1].outputs[0].text == 'True None\n'
+
+
+def test_a_mapping_whose_copy_shares_its_insides_is_left_alone():
+    class Shared(UserDict):
+        def __copy__(self):
+            return self
+
+    class Own(MutableMapping):
+        def __init__(self, d):
+            self.d = d
+
+        def __getitem__(self, k):
+            return self.d[k]
+
+        def __setitem__(self, k, v):
+            self.d[k] = v
+
+        def __delitem__(self, k):
+            del self.d[k]
+
+        def __iter__(self):
+            return iter(self.d)
+
+        def __len__(self):
+            return len(self.d)
+
+    for kind in (Shared, Own, UserDict, dict, partial(defaultdict, list)):
+        x = kind({'a': torch.zeros(2), 'b': [torch.zeros(1)], 'c': 3})
+        res = map_tensors(lambda t: t + 1, x)
+        assert x['a'].sum() == 0 == x['b'][0] and x['c'] == 3, kind
+        assert res['a'].sum() == 2 and res['b'][0] == 1 and res['c'] == 3, kind
+        assert isinstance(res, (type(x), dict))
+
+
+def test_only_determinism_switches_off_the_search_for_the_fastest_convolution():
+    old = torch.backends.cudnn.benchmark
+    try:
+        torch.backends.cudnn.benchmark = True
+        set_seed(0, deterministic=False)
+        assert torch.backends.cudnn.benchmark
+        set_seed(0, deterministic=True)
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.benchmark = old
