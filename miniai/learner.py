@@ -26,8 +26,8 @@ from .events import (ORDER, Callback, CancelBatchException, CancelEpochException
                            find_methods, n_items, run_cbs, with_cbs)
 from .finder import LRFinderCB, find_lr
 from .guards import (
-    check_classes, explain_frozen, explain_memory, is_class_loss, move_loss,
-    scores_to_labels, shares_to_labels)
+    check_classes, check_loss, explain_failure, is_class_loss, move_loss,
+    named_metrics, scores_to_labels, set_rate, shares_to_labels)
 from .history import History, SaveHistoryCB
 from .preserve import trial, unchanged
 from .progress import LossCurve, ProgressCB
@@ -170,32 +170,11 @@ class Accuracy:
         if preds.shape!=targs.shape:
             raise ValueError(f'Predictions of shape {tuple(preds.shape)} '
                              f'for labels of shape {tuple(targs.shape)}')
-        self.right = self.right + (preds==targs).sum()
-        self.n = self.n + targs.numel()
+        self.right += (preds==targs).sum()
+        self.n += targs.numel()
 
     def compute(self) -> torch.Tensor | float:
         return self.right/self.n if self.n else math.nan
-
-# %% ../nbs/03_learner.ipynb #65cc445c
-#| code-fold: true
-def _named_metrics(ms, metrics):
-    """`ms`, named after their classes, and `metrics`, a dict, as one dict;
-    raises if a name is taken or something is no metric"""
-    for m in ms:
-        nm = type(m).__name__
-        if nm in metrics:
-            raise ValueError(f'Two metrics are called {nm!r}; '
-                             'name them: MetricsCB(a=…, b=…)')
-        metrics[nm] = m
-    if 'loss' in metrics:
-        raise ValueError("The name 'loss' is taken by the mean of the loss; "
-                         'give the metric another one')
-    for k, m in metrics.items():
-        is_metric = all(hasattr(m, o) for o in ('reset', 'update', 'compute'))
-        if isinstance(m, type) or not is_metric:
-            raise TypeError(f'The metric {k!r} is {m!r}; it should be an object '
-                            'with the methods reset, update and compute')
-    return metrics
 
 # %% ../nbs/03_learner.ipynb #2727dfb0
 class MetricsCB(Callback):
@@ -206,7 +185,7 @@ class MetricsCB(Callback):
     def __init__(self, *ms: Any, # Metrics that are called as their classes are
                  **metrics: Any # Metrics with names of your own
                 ) -> None:
-        self.metrics = _named_metrics(ms, metrics)
+        self.metrics = named_metrics(ms, metrics)
 
     def before_fit(self, learn):
         learn.metrics = self
@@ -266,8 +245,7 @@ def fit(self: Learner, n_epochs: int = 1, # How often to go through the data
         if train: self._new_opt(lr, reset_opt)
         with uninterrupted(lambda: self.tidying): self._fit(train, valid)
     except (MemoryError, RuntimeError) as e:
-        explain_memory(self, e)
-        explain_frozen(self, e)
+        explain_failure(self, e)
         raise
     finally:
         self.cbs, self._methods = old, None
@@ -292,13 +270,10 @@ def _prepare(self: Learner, n_epochs, train, valid, cbs):
 def _new_opt(self: Learner, lr, reset):
     "Forget old gradients, and make the optimiser, or set the rate of the one there is"
     self.model.zero_grad()
-    if not reset and self.opt is not None:
-        for group in self.opt.param_groups if lr is not None else []:
-            group['lr'] = lr
-            group.pop('initial_lr', None)       # which a schedule would begin with
-    elif self.opt_func:
+    if reset or self.opt is None:
         rate = self.lr if lr is None else lr
-        self.opt = self.opt_func(self.model.parameters(), rate)
+        if self.opt_func: self.opt = self.opt_func(self.model.parameters(), rate)
+    elif lr is not None: set_rate(self.opt, lr)
 
 # %% ../nbs/03_learner.ipynb #7aa0bc86
 class _ToModelCB(DeviceCB):
@@ -366,10 +341,7 @@ def _check(self: Learner, train):
     if not self.phases:
         raise ValueError('fit(train=False, valid=False) would do nothing; '
                          'leave one of the two out')
-    if isinstance(self.loss_func, type):
-        name = self.loss_func.__name__
-        raise TypeError(f'The loss {name} is a class; a loss is a function or an '
-                        f'object: write {name}()')
+    check_loss(self.loss_func)
     self._check_steps(_STEPS if train else _STEPS[:2])
 
 # %% ../nbs/03_learner.ipynb #a9ca80ef
