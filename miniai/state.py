@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import nn, optim
 
 from .accel import unwrapped
+from .preserve import generators
 from .xtras import random_state, replacing, set_random_state
 
 # %% ../nbs/27_state.ipynb #f9614e91
@@ -336,7 +337,7 @@ def _laid_out_as(p, v):
 def loader_state(dl:Iterable) -> dict:
     "What a loader keeps beside the global random numbers: `state_dict` or generators"
     if hasattr(dl, 'state_dict'): return dl.state_dict()
-    return {k: g.get_state() for k, g in _generators(dl).items()}
+    return {k: g.get_state() for k, g in generators(dl).items()}
 
 def set_loader_state(dl:Iterable,
                      state:dict # What `loader_state` returned
@@ -346,14 +347,8 @@ def set_loader_state(dl:Iterable,
     if getattr(dl, 'persistent_workers', False): iter(dl)
     if hasattr(dl, 'load_state_dict'): dl.load_state_dict(state)
     else:
-        for k, g in _generators(dl).items(): g.set_state(state[k])
-
-def _generators(dl):
-    "The random generators of a stock `DataLoader`"
-    sampler = getattr(dl, 'sampler', None)
-    found = {'loader': getattr(dl, 'generator', None),
-             'sampler': getattr(sampler, 'generator', None)}
-    return {k: g for k, g in found.items() if isinstance(g, torch.Generator)}
+        for k, g in generators(dl).items():
+            if k in state: g.set_state(state[k])    # an older file knows fewer
 
 def fingerprint(dl:Iterable) -> dict:
     "What tells the data of a loader from others: lengths, settings and a checksum"

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from .activations import uncompiled
 from .counting import Op, Watcher, storage_id, where
+from .preserve import preserved
 from .xtras import same_random_state
 
 # %% ../nbs/25c_undo.ipynb #5f9dd18b
@@ -215,21 +216,7 @@ def peek(loader: Iterable) -> Any:
     if hasattr(loader, '__next__'):
         raise TypeError('The batches come from an iterator, which would lose one; '
                         'give the summary an input_size')
-    states = [(g, g.get_state()) for g in _generators(loader)]
-    own = loader.state_dict() if hasattr(loader, 'state_dict') else None
-    try:
-        with same_random_state(): return _first_batch(loader)
-    finally:
-        for g, state in states: g.set_state(state)
-        if own is not None: loader.load_state_dict(own)
-
-def _generators(loader):
-    "The random generators of a loader and of its samplers"
-    batch_sampler = getattr(loader, 'batch_sampler', None)
-    sources = [loader, getattr(loader, 'sampler', None), batch_sampler,
-               getattr(batch_sampler, 'sampler', None)]
-    found = [getattr(o, 'generator', None) for o in sources]
-    return [o for o in found if isinstance(o, torch.Generator)]
+    with preserved(loader): return _first_batch(loader)
 
 def _first_batch(loader):
     "The first batch; made here if there are worker processes"
