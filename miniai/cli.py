@@ -224,7 +224,7 @@ def run_training(
         options = dict(recipe=recipe_name, epochs=epochs, bs=bs, lr=lr, seed=seed,
                        limit=limit, data=_absolute(data), label=label, size=size,
                        device=str(device), fast=fast, resize=resize, ground=ground,
-                       labels=labels and str(Path(labels).expanduser().resolve()))
+                       labels=_whole(labels))
         set_seed(seed)
         cbs = [SaveHistoryCB(out/'metrics.csv'), checkpoints]
         if not quiet: cbs.append(ProgressCB())
@@ -244,10 +244,13 @@ def run_training(
         from_main(finish, learn.model, config, out, checkpoints)
     return load_run(out, device)
 
+def _whole(path):
+    "`path` from the root on, as text; `None` stays `None`"
+    return path and str(Path(path).expanduser().resolve())
+
 def _absolute(data):
     "`data` as text; if it is a folder, with its whole path"
-    path = Path(os.path.expanduser(data))
-    return str(path.resolve() if path.is_dir() else data)
+    return _whole(data) if Path(data).expanduser().is_dir() else str(data)
 
 # %% ../nbs/32_cli.ipynb #8bc11e81
 def saved_options(folder: str | Path) -> dict:
@@ -308,8 +311,9 @@ def find_run(folder: str, # Empty: the newest in `runs`
     saved = {}
     if (folder/'options.json').exists(): saved = saved_options(folder)
     elif (folder/'config.json').exists(): saved = load_run(folder).config['training']
+    now = {**args, 'data': _absolute(args['data']), 'labels': _whole(args['labels'])}
     for k in saved:
-        if k not in given or k=='device' or args[k]==saved[k]: continue
+        if k not in given or k=='device' or now[k]==saved[k]: continue
         raise ValueError(
             f'The run in {folder} was begun with {k}={saved[k]}, and goes on with '
             'the options it had; leave that option away, or begin a new run')

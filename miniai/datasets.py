@@ -303,6 +303,8 @@ def from_dd(
 def _check_sizes(limit, size):
     "Raise unless both are whole numbers of at least 1, or `None`; `size` may be a pair"
     if limit is not None: check_count('limit', limit)
+    if isinstance(size, (tuple, list)) and len(size)!=2:
+        raise ValueError(f'size is {size}; it should be one number, or height and width')
     for o in size if isinstance(size, (tuple, list)) else [size]:
         if o is not None: check_count('size', o)
 

@@ -36,6 +36,7 @@ def open_picture(
 )->Image.Image: # Upright
     "The picture in `f`; raises if it is none of `FORMATS` or larger than `MOST_PIXELS`"
     data = f if isinstance(f, bytes) else _read_file(Path(f))
+    if not data: raise ValueError('the file is empty')
     if data[:4] in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'): return _open_tiff(data)
     try: im = Image.open(BytesIO(data), formats=FORMATS[:-1])
     except UnidentifiedImageError:

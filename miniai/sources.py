@@ -9,7 +9,7 @@ __all__ = ['SPLITS', 'Labels', 'PIXELS', 'split_of', 'find_split_folders', 'read
            'read_labels', 'stratified', 'to_pixels']
 
 # %% ../nbs/21_sources.ipynb #79bcd0e5
-import csv, glob, hashlib, os, re
+import csv, glob, hashlib, os, re, unicodedata
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from numbers import Integral
@@ -120,7 +120,7 @@ def read_label_file(
     known, res = set(found.pictures), {}
     try:
         with path.open(encoding='utf-8-sig', newline='') as f:
-            rows = csv.DictReader(f, strict=True)
+            rows = csv.DictReader(f, strict=True, skipinitialspace=True)
             columns = rows.fieldnames or []
             if not {'file_name', label} <= set(columns):
                 raise ValueError(f'{path} needs the columns file_name and {label}; '
@@ -134,7 +134,7 @@ def read_label_file(
                 if name in res:
                     raise ValueError(f'{path}, line {rows.line_num}: '
                                      f'{row["file_name"]!r} has a label already')
-                res[name] = row[label]
+                res[name] = (row[label] or '').strip()
     except (UnicodeDecodeError, csv.Error) as e:
         raise ValueError(f'{path} is no CSV file that can be read: {e}') from e
     return res
@@ -149,8 +149,8 @@ def _by_label(found, pictures, label_of, source):
         else: raise ValueError(f'{found.path/o} has the label {v!r}; a label is a text '
                                'or a whole number')
     if res and bare:
-        raise ValueError(f'{len(bare):,} pictures have no label in {source}, such as '
-                         f'{found.path/bare[0]}')
+        more = f', nor have {len(bare)-1:,} others' if len(bare)>1 else ''
+        raise ValueError(f'{found.path/bare[0]} has no label in {source}{more}')
     return res or None
 
 # %% ../nbs/21_sources.ipynb #21a00023
@@ -165,7 +165,12 @@ def arrange(
     "Which picture belongs to which split and class; raises if that is not clear"
     label_of = None
     if callable(labels): label_of = lambda o: labels(found.path/o)
-    elif labels is not None: label_of = read_label_file(labels, found, label or 'label').get
+    elif isinstance(labels, (str, os.PathLike)):
+        label_of = read_label_file(labels, found, label or 'label').get
+    elif labels is not None:
+        raise TypeError('labels= should be the path of a CSV file, or a function from '
+                        f'path to label; got {type(labels).__name__}')
+    source = 'what labels= gives' if callable(labels) else labels
     splits = find_split_folders(found, label_of is not None)
     parts, notes = {}, []
     bare = [o for o in found.pictures if '/' not in o]
@@ -175,11 +180,13 @@ def arrange(
         root = splits.get(split, '')
         mine = [o for o in found.pictures if o.startswith(root and root + '/')]
         part = None
-        if label_of: part = _by_label(found, mine, label_of, labels)
+        if label_of: part = _by_label(found, mine, label_of, source)
         elif split=='train' or found.within(root): part = _by_folder(found, root, mine)
         if part: parts[split] = part
         else: notes.append(f'no picture in {found.path/root} has a label, so there is no '
                            f'{split} split')
+    if label_of and not parts:
+        raise ValueError(f'No picture in {found.path} has a label in {source}')
     _check_parts(found, splits, parts)
     tops = found.within('')
     if not splits and not label_of and all(map(split_of, tops)):
@@ -194,6 +201,12 @@ def _check_parts(found, splits, parts):
         raise ValueError(f'{found.path/splits.get("train", "")} holds '
                          f'{"only the class " + min(known) if known else "no class"}: put '
                          'the images into folders named after two classes or more')
+    seen = {}
+    for o in sorted(known):
+        twin = seen.setdefault(unicodedata.normalize('NFC', o).strip(), o)
+        if twin!=o:
+            raise ValueError(f'Two classes of {found.path} look the same, {ascii(twin)} '
+                             f'and {ascii(o)}; give them one name, or two')
     for split, part in parts.items():
         for name, o in part.items():
             if str(o) not in known:

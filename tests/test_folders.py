@@ -226,6 +226,14 @@ def test_resume_in_out(finished, tmp_path):
         assert res.code == 0 and 'nothing is left to do' in res.out
     res = command('--out', finished.parent / 'x' / '..' / 'run', '--resume', finished)
     assert res.code == 0
+    data = load_run(finished).config['training']['data']
+    here = os.path.relpath(data)
+    res = command(
+        '--data', here, '--out', finished, '--resume'
+    )  # the same command again
+    assert res.code == 0 and 'nothing is left to do' in res.out, res.err
+    res = command('--data', os.path.dirname(here), '--out', finished, '--resume')
+    assert res.code == 1 and 'was begun with data=' in res.err
     res = command('--out', tmp_path / 'other', '--resume', finished)
     assert res.code == 1 and 'leave --out away' in res.err
     res = command('--out', tmp_path / 'none', '--resume')

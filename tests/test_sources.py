@@ -415,11 +415,11 @@ LABEL_FILES = {
     'outside': ([('../out.png', 'x')], 'there is no picture'),
     'device': ([('/dev/zero', 'x')], 'there is no picture'),
     'twice': ([('a.png', 'x'), ('a.png', 'y')], 'has a label already'),
-    'missing': ([('a.png', 'x')], '1 pictures have no label .* such as .*b.png'),
-    'empty': ([('a.png', 'x'), ('b.png', '')], '1 pictures have no label .*b.png'),
-    'nan': ([('a.png', 'x'), ('b.png', 'NaN')], '1 pictures have no label .*b.png'),
+    'missing': ([('a.png', 'x')], 'b.png has no label in'),
+    'empty': ([('a.png', 'x'), ('b.png', '')], 'b.png has no label in'),
+    'nan': ([('a.png', 'x'), ('b.png', 'NaN')], 'b.png has no label in'),
     'one class': ([('a.png', 'x'), ('b.png', 'x')], 'only the class x'),
-    'none': ([], 'no class'),
+    'none': ([], 'No picture in .* has a label'),
 }
 
 
@@ -431,6 +431,30 @@ def test_label_files_that_are_wrong(name, tmp_path):
     labels = write_labels(tmp_path / 'l.csv', rows)
     with pytest.raises(ValueError, match=why):
         load_dd(tmp_path / 'data', labels=labels)
+
+
+def test_spaces_around_what_is_in_a_label_file(tmp_path):
+    root = make(tmp_path / 'data', ['1.png', '2.png', '3.png', '4.png'])
+    text = 'file_name, label\n1.png, cat\n2.png,dog \n3.png,  cat\n4.png,dog\n'
+    (tmp_path / 'l.csv').write_text(text)
+    assert found(root, labels=tmp_path / 'l.csv') == {'train': {'cat': 2, 'dog': 2}}
+
+
+@pytest.mark.parametrize('labels', [['a', 'b'], {}, 3])
+def test_labels_of_another_kind(labels, tmp_path):
+    make(tmp_path, each('a b'))
+    with pytest.raises(TypeError, match='a CSV file, or a function.*got'):
+        load_dd(tmp_path, labels=labels)
+
+
+@pytest.mark.parametrize(
+    'twin', ['e\u0301t\u00e9', 'e\u0301te\u0301', ' \u00e9t\u00e9']
+)
+def test_names_that_look_the_same(twin, tmp_path):
+    "As a Mac and a Linux write them, or with a space at the end"
+    make(tmp_path, [f'{o}/1.png' for o in (twin, '\u00e9t\u00e9', 'hiver')])
+    with pytest.raises(ValueError, match='look the same.*xe9t'):
+        load_dd(tmp_path)
 
 
 def test_label_files_that_are_none(tmp_path):
@@ -453,7 +477,7 @@ def test_label_files_that_are_none(tmp_path):
 @pytest.mark.parametrize('bad', [float('nan'), None, ''])
 def test_a_function_that_does_not_know(bad, tmp_path):
     make(tmp_path, ['a.png', 'b.png', 'c.png'])
-    with pytest.raises(ValueError, match='1 pictures have no label .*b.png'):
+    with pytest.raises(ValueError, match='b.png has no label in'):
         load_dd(tmp_path, labels=lambda o: bad if o.stem == 'b' else o.stem)
     with pytest.raises(ValueError, match='a label is a text or a whole number'):
         load_dd(tmp_path, labels=lambda o: 1.5)
