@@ -51,8 +51,8 @@ def _add_choices(p):
         f'images; shows them mirrored too, so nothing for letters: {", ".join(RECIPE_NAMES)}',
         shown='the ResNet of page 07', choices=RECIPE_NAMES)
     settled('epochs', 'N', 'how often to go through the training images', int)
-    few = ' for 55,000 images to train and more, FEWER'
-    settled('bs', 'N', 'images in a batch', int, few.replace('FEWER', 'less for fewer'))
+    settled('bs', 'N', 'images in a batch', int,
+            ' for 55,000 images to train and more, less for fewer')
     settled('lr', 'X', 'highest learning rate of the 1cycle schedule', float,
             ', less where --bs follows from few images')
     add('seed', 'N', 'seed of all random numbers; the same one gives the same run', 42,
@@ -294,12 +294,11 @@ def find_run(folder: str, # Empty: the newest in `runs`
     """The folder of the run to go on with; raises if the options that were `given` are
     not those of it"""
     from miniai.runs import load_run
-    where = 'out' in given and Path(args['out']).expanduser()
+    where = Path(args['out']).expanduser() if 'out' in given else None
     if 'overwrite' in given:
         raise ValueError('A run that goes on is not written over; leave --overwrite away')
-    if folder: folder = Path(folder)
-    elif where: folder = where
-    else:
+    folder = Path(folder) if folder else where
+    if not folder:
         found = list(Path('runs').glob('*/options.json'))
         if not found:
             raise FileNotFoundError(
