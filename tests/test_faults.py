@@ -3,7 +3,7 @@
 The learner can be used, and a run goes on as if nothing had been.
 """
 
-import contextlib, csv, gc, hashlib, json, os, random, resource, shutil, signal, sys
+import contextlib, csv, hashlib, json, os, random, resource, shutil, signal, sys
 import tempfile, threading, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout, suppress
@@ -648,7 +648,7 @@ class Dying(Dataset):
     def __getitem__(self, i):
         self.n += i == 20
         if i == 20 and self.flag.with_suffix('.1').exists() and not self.flag.exists():
-            self.flag.touch()
+            self.flag.write_text(str(os.getpid()))
             os.kill(os.getpid(), signal.SIGKILL)
         if i == 20:
             self.flag.with_suffix('.1').touch()
@@ -658,7 +658,7 @@ class Dying(Dataset):
 @pytest.mark.slow
 @pytest.mark.parametrize('persistent', [False, True])
 def test_a_worker_that_dies(tmp_path, persistent, quick):
-    """The error of PyTorch comes through, and nothing stays behind
+    """The error of PyTorch, or of the pipe that broke, comes through; nothing stays behind
 
     The run goes on as if the worker had lived.
     """
@@ -679,15 +679,16 @@ def test_a_worker_that_dies(tmp_path, persistent, quick):
     for o in tmp_path.glob('flag*'):
         o.unlink()
     learn = make(**loaders())
-    with pytest.raises(RuntimeError, match='DataLoader worker'):
+    with pytest.raises((RuntimeError, EOFError, ConnectionError)):
         learn.fit(N, cbs=saved(tmp_path / 'run'))
-    assert (
-        (tmp_path / 'flag').exists()
-        and list(saved(tmp_path / 'run').found) == [1]
-        and not left_behind(learn, tmp_path / 'run')
-    )
-    del learn  # else PyTorch raises for its dead worker whenever another process ends
-    gc.collect()
+    # if the pipe broke first, PyTorch is going to raise once more, out of nowhere
+    try:
+        pid = int((tmp_path / 'flag').read_text())
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except (RuntimeError, ChildProcessError):
+        pass
+    assert list(saved(tmp_path / 'run').found) == [1]
+    assert not left_behind(learn, tmp_path / 'run')
     assert len(make(**loaders()).fit(1)) == 1
     assert goes_on(tmp_path / 'run', **loaders()) == want
 
